@@ -1,0 +1,1 @@
+"""How fast optogram is, against a plain way of doing the same."""

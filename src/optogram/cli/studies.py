@@ -1,0 +1,67 @@
+"""`optogram study`: the experiments of the seeds, from data to a report, a command each."""
+
+import json
+from pathlib import Path
+
+import click
+
+from optogram.cli.manners import Interrupted, say, unbroken, working
+from optogram.cli.options import DEBUG, JSON, seed
+from optogram.pictures.errors import RequestError
+
+FOLDER = click.Option(
+    ["-o", "--output"], metavar="DIR", required=True, help="The folder of the report and its parts."
+)
+DATA_ROOT = click.Option(
+    ["--data-root"], metavar="DIR", help="Where data lie; else $OPTOGRAM_DATA."
+)
+QUICK = click.Option(["--quick"], is_flag=True, help="Less of everything, in under two minutes.")
+
+
+@click.group(invoke_without_command=True, params=[JSON, DEBUG])
+@click.pass_context
+def study(ctx: click.Context, as_json: bool) -> None:
+    """Repeat an experiment and write a report; alone, list what there is."""
+    if ctx.invoked_subcommand is not None:
+        return
+    rows = [(name, command.get_short_help_str(100)) for name, command in study.commands.items()]
+    if as_json:
+        say(json.dumps([{"name": name, "summary": about} for name, about in rows]))
+        return
+    width = max(len(name) for name, _ in rows)
+    say("\n".join(f"{name:{width}}  {about}" for name, about in rows))
+
+
+@study.command(
+    "mlp-neurons",
+    params=[
+        FOLDER,
+        DATA_ROOT,
+        click.Option(
+            ["--weights"],
+            metavar="FILE",
+            help="Of a network from 'optogram train mnist-mlp'; else the shipped ones.",
+        ),
+        QUICK,
+        *(seed(), JSON, DEBUG),
+    ],
+)
+def mlp_neurons(
+    output: str, data_root: str | None, weights: str | None, quick: bool, seed: int, as_json: bool
+) -> None:
+    """What hidden neurons of an MNIST network respond to: every claim of the document, measured.
+
+    Takes minutes. What is finished is stored in DIR at once; the same command goes on from there.
+    """
+    if Path(output).is_file():
+        raise RequestError(f"'{output}' is a file; give the name of a folder")
+    with unbroken():
+        from optogram.studies import mlp_neurons as repeat
+
+    try:
+        with working():
+            report = repeat(output, data_root=data_root, weights=weights, quick=quick, seed=seed)
+    except KeyboardInterrupt as stop:
+        again = "interrupted; the same command goes on after the last part that was finished"
+        raise Interrupted(again) from stop
+    say(json.dumps({"path": str(report)}) if as_json else click.format_filename(report))

@@ -1,0 +1,93 @@
+"""The command that shows a data set to a network and keeps what it excites in a folder."""
+
+import json
+from typing import Any
+
+import click
+
+from optogram.cli.manners import Interrupted, say, unbroken, working
+from optogram.cli.options import DEBUG, DEVICE, JSON, WEIGHTS, seed
+
+
+@click.command(
+    params=[
+        click.Argument(["net"], metavar="NET"),
+        click.Argument(["data"], metavar="DATA"),
+        click.Option(
+            ["-o", "--output"],
+            metavar="DIR",
+            required=True,
+            help="The folder of the survey; one that was interrupted there goes on.",
+        ),
+        click.Option(
+            ["--layers"],
+            metavar="NAME",
+            multiple=True,
+            help="A layer, or a pattern such as '*conv*'; may be repeated. Else all with weights.",
+        ),
+        click.Option(["--k"], type=int, default=9, show_default=True, help="Patches a unit."),
+        click.Option(
+            ["--places"],
+            type=click.Choice(["strongest", "all"]),
+            default="strongest",
+            show_default=True,
+            help="Whether an image counts once for a unit, or with all its places.",
+        ),
+        click.Option(
+            ["--statistics"],
+            type=click.Choice(["none", "moments", "all"]),
+            default="all",
+            show_default=True,
+            help="How much to learn beside the strongest patches.",
+        ),
+        click.Option(["--batch"], type=int, help="Images shown at once; else what suits them."),
+        click.Option(["--split"], default="train", show_default=True, help="Which part of DATA."),
+        click.Option(["--data-root"], metavar="DIR", help="Where data lie; else $OPTOGRAM_DATA."),
+        WEIGHTS,
+        DEVICE,
+        seed(),
+        JSON,
+        DEBUG,
+    ]
+)
+def survey(
+    net: str,
+    data: str,
+    output: str,
+    weights: str | None,
+    device: str | None,
+    split: str,
+    data_root: str | None,
+    seed: int,
+    as_json: bool,
+    layers: tuple[str, ...],
+    **settings: Any,
+) -> None:
+    """Show a data set to a network once: what excites every unit, and how each behaves.
+
+    The folder holds units.parquet, one row a unit, arrays.safetensors and survey.json, which other
+    programs read too.
+    """
+    with unbroken():
+        from optogram.cli.reading import network
+        from optogram.survey import make
+        from optogram.zoo import data as data_set
+
+    try:
+        with working():
+            asked = network(net, weights, device)
+            images = data_set(data, root=data_root, split=split, shape=asked.shape)
+            held = make(asked, images, list(layers) or None, directory=output, **settings)
+    except KeyboardInterrupt as stop:
+        again = "interrupted; the same command goes on after the last shard that was finished"
+        raise Interrupted(again) from stop
+    units = {name: layer.units for name, layer in held.layers.items()}
+    if as_json:
+        about = {"path": output, "units": units, "images": held.part.images, "dead": held.dead}
+        say(json.dumps(about | {"skipped": held.part.skipped}))
+        return
+    skipped = f", {len(held.part.skipped)} that cannot be read" if held.part.skipped else ""
+    many = f"{sum(units.values())} units of {len(units)} layers"
+    say(f"{many} on {held.part.images} images{skipped}")
+    say(f"{len(held.dead)} units opened on no image")
+    say(click.format_filename(output))

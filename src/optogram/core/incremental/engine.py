@@ -1,0 +1,337 @@
+"""Computing only what changes: clean maps are kept, parts cut out, passed on and pasted.
+
+Every map that is cut from lies in one block of memory: a row of zeros, a row of the lowest number,
+the clean map pixel by pixel, and behind it the parts of the occluders at hand. One list of row
+numbers then fetches any window, its surroundings and what pads it in a single copy.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from optogram.core.incremental.occluders import Occluders
+from optogram.core.incremental.operations import (
+    LOWEST,
+    ZERO,
+    Join,
+    Local,
+    Parts,
+    Pointwise,
+    Window,
+    again,
+)
+from optogram.core.incremental.plan import Boxes, Group, Places, Steps, covers
+from optogram.core.network import Network
+
+Rows = Float[Tensor, "row channel"]
+HEAD = 2
+
+
+@dataclass(eq=False)
+class Block:
+    """A clean map as rows of channels, with room behind it for parts."""
+
+    rows: Rows
+    height: int
+    width: int
+    base: int
+
+    @classmethod
+    def of(cls, clean: Parts, room: int, more: Parts | None = None) -> "Block":
+        """A block around a clean map (1, row, column, channel) with room for so many pixels."""
+        _, height, width, channels = clean.shape
+        behind = [] if more is None else [more.reshape(-1, channels)]
+        base = HEAD + height * width * (1 + len(behind))
+        rows = clean.new_empty(base + room, channels)
+        rows[ZERO], rows[LOWEST] = 0, -torch.inf
+        torch.cat([clean.reshape(-1, channels), *behind], out=rows[HEAD:base])
+        return cls(rows, height, width, base)
+
+    def fetch(self, index: Places) -> Parts:
+        """The pixels of those row numbers, (place, row, column)."""
+        numbers = torch.from_numpy(index.reshape(-1)).to(self.rows.device)
+        return self.rows.index_select(0, numbers).view(*index.shape, -1)
+
+    def tail(self, count: int, size: tuple[int, int]) -> Parts:
+        """The room, as parts of a size."""
+        numbers = count * size[0] * size[1]
+        return self.rows[self.base : self.base + numbers].view(count, *size, -1)
+
+
+@dataclass(eq=False)
+class Engine:
+    """A network's steps for one image, its clean maps at hand.
+
+    `memory` in bytes bounds what the blocks and the parts at work take together, where that leaves
+    room for one occluder at a time.
+    """
+
+    network: Network
+    steps: Steps
+    image: Float[Tensor, "channel height width"]
+    occluders: Occluders
+    memory: float
+    blocks: dict[int, Block] = field(default_factory=dict)
+    sums: dict[int, Tensor] = field(default_factory=dict)
+    last: dict[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last = _last(self.steps)
+
+    def run(self, groups: list[Group]) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
+        """(numbers of the occluders, whole answers by number of the call) in batches."""
+        chunks = [(one, chunk) for one in groups for chunk in self._chunks(one)]
+        self._prepare(chunks)
+        waiting: list[tuple[Tensor, dict[int, Tensor]]] = []
+        for number, (one, places) in enumerate(chunks):
+            waiting.append((torch.from_numpy(one.which[places]), self._parts(one, places)))
+            count = sum(len(which) for which, _ in waiting)
+            if count >= self._together or number == len(chunks) - 1:
+                which = torch.cat([w for w, _ in waiting])
+                heads = {n: torch.cat([v[n] for _, v in waiting]) for n in self.steps.frontier}
+                waiting = []
+                yield from self._after(which, heads)
+
+    def _chunks(self, one: Group) -> list[np.ndarray]:
+        """The group's places in parts that fit the caches, and the memory."""
+        widest, total = 1, 1
+        for number, boxes in one.boxes.items():
+            numbers = boxes.size[0] * boxes.size[1] * self.steps.shapes[number][0] * self._bytes
+            widest, total = max(widest, numbers), total + numbers
+        fixed = sum(int(np.prod(shape)) for shape in self.steps.shapes.values()) * self._bytes
+        most = min(_CACHE // widest, max(self.memory - fixed, 0) // (2 * total))
+        count = len(one.which)
+        return np.array_split(np.arange(count), -(-count // int(max(1, min(most, _MOST)))))
+
+    def _prepare(self, chunks: list[tuple[Group, np.ndarray]]) -> None:
+        """Run the clean image once, and keep the maps that will be cut from."""
+        room: dict[int, int] = {}
+        for one, places in chunks:
+            for number in one.cut:
+                height, width = one.boxes[number].size
+                room[number] = max(room.get(number, 0), len(places) * height * width)
+        shown = torch.stack([self.image, self.occluders.content.to(self.image)])
+        pixels = self.network.normalized(shown).permute(0, 2, 3, 1).contiguous()
+        clean = {0: pixels[:1]}
+        self.blocks[0] = Block.of(pixels[:1], room.get(0, 0), pixels[1:])
+        for number, step in self.steps.parts.items():
+            clean[number] = _whole(step, [clean[i] for i in step.inputs], owned=False)
+            if number in room:
+                self.blocks[number] = Block.of(clean[number], room[number])
+            for mean in self.steps.readers(number):
+                if mean in self.steps.means:
+                    self.sums[number] = _integral(clean[number][0])
+            for i in [i for i in clean if self.last.get(i, -1) <= number]:
+                del clean[i]
+
+    def _parts(self, one: Group, places: np.ndarray) -> dict[int, Tensor]:
+        """What the frontier answers for some of a group, computed on parts."""
+        starts = {number: boxes.starts[places] for number, boxes in one.boxes.items()}
+        hand = _Hand(self, one, starts, len(places))
+        hand.keep(0, self._occluded(one, torch.from_numpy(one.which[places]), hand))
+        heads: dict[int, Tensor] = {}
+        for number in sorted([*self.steps.parts, *self.steps.means]):
+            if number in self.steps.means:
+                heads[number] = self._mean(number, hand)
+            else:
+                hand.keep(number, hand.step(number))
+            for i in [i for i in hand.values if self.last.get(i, -1) <= number]:
+                if i in self.steps.frontier:
+                    heads[i] = hand.map(i)
+                del hand.values[i]
+        for i in self.steps.frontier:
+            if i not in heads:
+                heads[i] = hand.map(i)
+        return heads
+
+    def _occluded(self, one: Group, which: Tensor, hand: "_Hand") -> Parts:
+        block, boxes = self.blocks[0], self.occluders.boxes[which].numpy()
+        size = one.boxes[0].size
+        row, column = (_along(hand.starts[0], axis, size[axis]) for axis in (0, 1))
+        inside = (row >= boxes[:, 0:1]) & (row < boxes[:, 2:3])
+        beside = (column >= boxes[:, 1:2]) & (column < boxes[:, 3:4])
+        hidden = inside[:, :, None] & beside[:, None, :]
+        pixel = row[:, :, None] * block.width + column[:, None, :]
+        if self.occluders.masks is not None:
+            masks = self.occluders.masks[which].flatten(1).cpu().numpy()
+            hidden &= np.take_along_axis(masks, pixel.reshape(len(pixel), -1), 1).reshape(
+                hidden.shape
+            )
+        index = pixel + HEAD + hidden * (block.height * block.width)
+        return block.fetch(index)
+
+    def _mean(self, number: int, hand: "_Hand") -> Tensor:
+        step = self.steps.means[number]
+        (source,) = step.inputs
+        part, boxes = hand.values[source], hand.group.boxes[source]
+        _, height, width = self.steps.shapes[source]
+        if boxes.size == (height, width):
+            return part.mean((1, 2)).view(len(part), *step.shape)
+        (top, left), sums = hand.starts[source].T, self.sums[source]
+        bottom, right = top + boxes.size[0], left + boxes.size[1]
+        window = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        total = sums[-1, -1] + (part.sum((1, 2)).double() - window)
+        return (total / (height * width)).to(part).view(len(part), *step.shape)
+
+    def _after(
+        self, which: Tensor, heads: dict[int, Tensor]
+    ) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
+        for places in torch.arange(len(which)).split(self._together):
+            at = slice(int(places[0]), int(places[-1]) + 1)
+            values = {n: head[at] for n, head in heads.items()}
+            for number in self.steps.after:
+                call = self.steps.graph.calls[number]
+                assert call is not None
+                values[number] = again(call, values, len(places))
+            yield which[at], {n: values[n] for n in self.steps.graph.layers.values()}
+
+    @property
+    def _together(self) -> int:
+        """How many occluders go through what follows the parts in one batch."""
+        calls = [self.steps.graph.calls[n] for n in (*self.steps.after, *self.steps.frontier)]
+        numbers = sum(int(np.prod(call.shape[1:])) for call in calls if call is not None)
+        most = min(_SUFFIX, self.memory / self._bytes / 2) // max(numbers, 1)
+        return int(max(4, min(256, most)))
+
+    @property
+    def _bytes(self) -> int:
+        return self.image.element_size()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self.network.device
+
+
+@dataclass(eq=False)
+class _Hand:
+    """The parts of some occluders on their way through the steps."""
+
+    engine: Engine
+    group: Group
+    starts: dict[int, Places]
+    count: int
+    values: dict[int, Parts] = field(default_factory=dict)
+
+    def keep(self, number: int, parts: Parts) -> None:
+        """Put the parts of a map where they can be cut from, if they will be."""
+        if number in self.group.cut:
+            tail = self.engine.blocks[number].tail(self.count, self.group.boxes[number].size)
+            if tail.data_ptr() != parts.data_ptr():
+                tail.copy_(parts)
+            parts = tail
+        self.values[number] = parts
+
+    def step(self, number: int) -> Parts:
+        """The parts of a map from those of its inputs."""
+        step, boxes = self.engine.steps.parts[number], self.group.boxes[number]
+        if isinstance(step, Window):
+            return self._window(number, step, boxes)
+        given = [self._at(i, self.starts[number], boxes.size, ZERO) for i in step.inputs]
+        if isinstance(step, Join):
+            return torch.cat(given, -1)
+        assert isinstance(step, Pointwise)
+        if step.rectifies and number in self.group.cut:
+            tail = self.engine.blocks[number].tail(self.count, boxes.size)
+            return torch.clamp_min(given[0], 0, out=tail)
+        return step.work(given, self._owned(step, given[0]))
+
+    def map(self, number: int) -> Tensor:
+        """The whole map (occluder, channel, row, column), the clean one around the part; a copy."""
+        _, height, width = self.engine.steps.shapes[number]
+        starts = np.zeros((self.count, 2), dtype=np.int32)
+        whole = self._at(number, starts, (height, width), ZERO)
+        return whole.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+
+    def _window(self, number: int, step: Window, boxes: Boxes) -> Parts:
+        (source,) = step.inputs
+        steps = self.engine.steps
+        if covers(steps, source, self.group.boxes[source]) and covers(steps, number, boxes):
+            return _whole(step, [self.values[source]], owned=False)
+        starts, size = step.field(self.starts[number], boxes.size)
+        part = self._at(source, starts, size, step.fill)
+        answer = step.work(part.permute(0, 3, 1, 2), (0, 0)).permute(0, 2, 3, 1).contiguous()
+        if step.share is not None:
+            row, column = (
+                torch.from_numpy(step.share(axis, self.starts[number][:, axis], boxes.size[axis]))
+                for axis in (0, 1)
+            )
+            answer = answer * (row[:, :, None, None] * column[:, None, :, None]).to(answer)
+        return answer
+
+    def _at(self, number: int, starts: Places, size: tuple[int, int], fill: int) -> Parts:
+        """A map's values in boxes of one size, fetched unless they are just the map's own parts."""
+        if self.group.boxes[number].size == size and np.array_equal(self.starts[number], starts):
+            return self.values[number]
+        block = self.engine.blocks[number]
+        return block.fetch(self._index(number, block, starts, size, fill))
+
+    def _index(
+        self, number: int, block: Block, starts: Places, size: tuple[int, int], fill: int
+    ) -> Places:
+        """The block's rows that hold a window of each occluder: part, clean map, padding."""
+        height, width = self.group.boxes[number].size
+        row, column = (_along(starts, axis, size[axis]) for axis in (0, 1))
+        in_row, in_column = row - self.starts[number][:, :1], column - self.starts[number][:, 1:]
+        first = np.arange(self.count, dtype=np.int32)[:, None] * height
+        own = ((first + in_row) * width + block.base)[:, :, None] + in_column[:, None, :]
+        clean = (row * block.width + HEAD)[:, :, None] + column[:, None, :]
+        # As unsigned numbers, those below 0 are larger than any size.
+        owns_row, owns_column = in_row.view(np.uint32) < height, in_column.view(np.uint32) < width
+        index = np.where(owns_row[:, :, None] & owns_column[:, None, :], own, clean)
+        in_map = row.view(np.uint32) < block.height, column.view(np.uint32) < block.width
+        if not (in_map[0].all() and in_map[1].all()):
+            index[~(in_map[0][:, :, None] & in_map[1][:, None, :])] = fill
+        return index
+
+    def _owned(self, step: Pointwise, part: Parts) -> bool:
+        """Whether nobody else will read the first input, so that it may be overwritten."""
+        first = step.inputs[0]
+        steps = self.engine.steps
+        # A step that hands its input through makes two numbers share one memory.
+        shared = sum(value.data_ptr() == part.data_ptr() for value in self.values.values())
+        return len(steps.readers(first)) == 1 and first not in steps.frontier and (
+            shared == 1 and first not in self.group.cut
+        )  # fmt: skip
+
+
+def _whole(step: Local, given: list[Parts], owned: bool) -> Parts:
+    """A step on whole maps."""
+    if isinstance(step, Join):
+        return torch.cat(given, -1)
+    if isinstance(step, Pointwise):
+        return step.work(given, owned)
+    assert isinstance(step, Window)
+    maps = given[0].permute(0, 3, 1, 2)
+    answer = step.work(maps, step.padding) if step.whole is None else step.whole(maps)
+    return answer.permute(0, 2, 3, 1).contiguous()
+
+
+def _along(starts: Places, axis: int, size: int) -> Places:
+    """The rows or columns of boxes: (place, row or column)."""
+    rows: Places = starts[:, axis, None] + np.arange(size, dtype=np.int32)
+    return rows
+
+
+def _last(steps: Steps) -> dict[int, int]:
+    """By whom each map is read last."""
+    last: dict[int, int] = {}
+    for number, step in [*steps.parts.items(), *steps.means.items()]:
+        for source in step.inputs:
+            last[source] = max(last.get(source, -1), number)
+    return last
+
+
+def _integral(clean: Float[Tensor, "row column channel"]) -> Tensor:
+    """Sums over all pixels above and left of each corner, in double precision."""
+    sums = clean.double().cumsum(0).cumsum(1)
+    return torch.nn.functional.pad(sums, (0, 0, 1, 0, 1, 0))
+
+
+_CACHE = 16e6
+_MOST = 256
+_SUFFIX = 16e6

@@ -1,0 +1,323 @@
+"""Which part of every map an occluder can reach, and how occluders are put together in batches.
+
+Along each axis the places [low, high) of a map that a change can reach follow from those of its
+inputs (Nakandala et al., 2019). Occluders of one group get parts of one size, the largest any of
+them needs: what is computed beyond one's own reach comes out as it was, so the answer is exact.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Int
+from torch import Tensor
+
+from optogram.core.incremental.capture import Graph
+from optogram.core.incremental.operations import (
+    Join,
+    Local,
+    Mean,
+    Pointwise,
+    Window,
+    folded,
+    local,
+    sliced,
+)
+
+Places = np.ndarray
+Pair = tuple[int, int]
+
+# A part that covers this share of its map is not worth being cut out.
+WHOLE_FROM = 0.9
+# What one step costs beside its arithmetic, all in floating point operations of equal time: moving
+# a number through memory, calling an operation once, and bringing in a byte of weights.
+MOVE, CALL, WEIGHT = 150.0, 25e6, 40.0
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """A graph sorted into what is computed on parts and what is repeated on whole tensors.
+
+    `parts` are local operations by number, in order; `means` those that leave the maps; `after` the
+    numbers that are repeated as they were called. `frontier` are the numbers that `after` and the
+    asked layers read. `shapes` (channels, rows, columns) are those of maps in parts.
+    """
+
+    graph: Graph
+    parts: dict[int, Local]
+    means: dict[int, Mean]
+    after: tuple[int, ...]
+    frontier: tuple[int, ...]
+    shapes: dict[int, tuple[int, int, int]]
+    reason: str | None
+
+    def readers(self, number: int) -> list[int]:
+        """Who among the local operations reads a map."""
+        local_steps = {**self.parts, **self.means}
+        return [n for n, step in local_steps.items() if number in step.inputs]
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Where the parts of one map lie: starts (occluder, 2) in rows and columns, and one size."""
+
+    starts: Places
+    size: Pair
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Occluders whose parts have one size at every map.
+
+    `cut` are the maps that some step reads elsewhere than just where their parts lie.
+    """
+
+    which: Places
+    boxes: dict[int, Boxes]
+    cut: frozenset[int]
+
+
+def sort(graph: Graph, image: tuple[int, int, int]) -> Steps:
+    """Sort a graph's calls; batch norms are folded into the convolutions they follow."""
+    parts: dict[int, Local] = {}
+    means: dict[int, Mean] = {}
+    after: list[int] = []
+    reason = None
+    shapes = {0: image}
+    for number, call in enumerate(graph.calls):
+        if call is None:
+            continue
+        maps = bool(call.inputs) and all(i in shapes for i in call.inputs)
+        step = local(graph, number, (1, *image)) if maps else None
+        if isinstance(step, Mean):
+            means[number] = step
+        elif step is not None:
+            parts[number] = _prolonged(graph, step, parts) if isinstance(step, Join) else step
+            shapes[number] = call.shape[1:]  # type: ignore[assignment]
+        else:
+            if maps and call.name not in _ENDS:
+                reason = reason or f"{call.name} is not local"
+            after.append(number)
+    _fold(graph, parts, shapes)
+    read = {i for n in after for i in graph.calls[n].inputs}  # type: ignore[union-attr]
+    read |= set(graph.layers.values())
+    frontier = tuple(sorted(n for n in read if n in parts or n in means or n == 0))
+    return Steps(graph, parts, means, tuple(after), frontier, shapes, reason)
+
+
+def narrowed(steps: Steps, units: tuple[int, ...]) -> Steps | None:
+    """The steps for some units alone of the one layer asked, where a convolution makes them.
+
+    A classifier that is a convolution under a global mean is a good part of what an occlusion
+    computes, and one logit needs one of its channels. None where the way back to a convolution
+    is no plain chain.
+    """
+    graph, parts = steps.graph, dict(steps.parts)
+    if len(graph.layers) != 1:
+        return None
+    (number,) = graph.layers.values()
+    while number in steps.after:
+        call = graph.calls[number]
+        if call is None or call.name not in _PASSES or len(call.inputs) != 1:
+            return None
+        (number,) = call.inputs
+    mean = steps.means.get(number)
+    if mean is None or steps.frontier != (number,):
+        return None
+    shapes, (way,) = dict(steps.shapes), mean.inputs
+    while True:
+        step = parts.get(way)
+        if len(steps.readers(way)) != 1 or step is None:
+            return None
+        shapes[way] = (len(units), *shapes[way][1:])
+        if isinstance(step, Window):
+            break
+        if not isinstance(step, Pointwise) or not step.rectifies:
+            return None
+        (way,) = step.inputs
+    picked = sliced(step, list(units))
+    if picked is None:
+        return None
+    parts[way] = picked
+    means = {number: replace(mean, shape=(len(units), *mean.shape[1:]))}
+    return replace(steps, parts=parts, means=means, shapes=shapes)
+
+
+def groups(steps: Steps, boxes: Int[Tensor, "occluder 4"]) -> list[Group]:
+    """The occluders in groups of like reach, so few that calling them does not cost too much."""
+    corners = boxes.numpy()
+    sides = [np.unique(corners[:, axis::2], axis=0, return_inverse=True) for axis in (0, 1)]
+    spans = [_spans(steps, axis, *side[0].T) for axis, side in enumerate(sides)]
+    counts = [np.bincount(side[1].ravel()) for side in sides]
+    widths = [s * c[:, None] / c.sum() for s, c in zip(spans, counts, strict=True)]
+    classes = [
+        _classes(steps, spans[axis], counts[axis], widths[1 - axis].sum(0)) for axis in (0, 1)
+    ]
+    row, column = (classes[axis][sides[axis][1].ravel()] for axis in (0, 1))
+    both = row * (column.max() + 1) + column
+    return [group(steps, corners, np.flatnonzero(both == one)) for one in np.unique(both)]
+
+
+def group(steps: Steps, corners: Places, which: Places) -> Group:
+    """The boxes of all maps for some occluders, their sizes the largest that any needs."""
+    lows, highs = {0: corners[which, :2]}, {0: corners[which, 2:]}
+    found = {}
+    for number, shape in steps.shapes.items():
+        if number:
+            lows[number], highs[number] = _reach(steps, number, lows, highs)
+        lengths = np.array(shape[1:])
+        size = np.maximum((highs[number] - lows[number]).max(0), 1)
+        if size.prod() >= WHOLE_FROM * lengths.prod() and number:
+            lows[number] = np.zeros_like(lows[number])
+            highs[number] = np.broadcast_to(lengths, lows[number].shape)
+            size = lengths
+        starts = np.minimum(lows[number], lengths - size).astype(np.int32)
+        found[number] = Boxes(starts, (int(size[0]), int(size[1])))
+    return Group(which, found, _cut(steps, found))
+
+
+def covers(steps: Steps, number: int, boxes: Boxes) -> bool:
+    """Whether the parts are the whole map."""
+    return boxes.size == steps.shapes[number][1:]
+
+
+def flops(steps: Steps, made: list[Group]) -> float:
+    """Floating point operations of the local steps for all groups."""
+    return sum(
+        len(one.which) * step.flops * float(np.prod(one.boxes[number].size))
+        for one in made
+        for number, step in steps.parts.items()
+    )
+
+
+def whole_flops(steps: Steps, count: int) -> float:
+    """The same for so many images shown whole."""
+    return count * sum(
+        step.flops * float(np.prod(steps.shapes[number][1:]))
+        for number, step in steps.parts.items()
+    )
+
+
+def least_flops(steps: Steps, boxes: Int[Tensor, "occluder 4"]) -> float:
+    """The lower bound: every occluder alone, and only what it reaches."""
+    corners = boxes.numpy()
+    lows, highs = {0: corners[:, :2]}, {0: corners[:, 2:]}
+    total = 0.0
+    for number, step in steps.parts.items():
+        lows[number], highs[number] = _reach(steps, number, lows, highs)
+        total += step.flops * float((highs[number] - lows[number]).prod(1).sum())
+    return total
+
+
+def _reach(
+    steps: Steps, number: int, lows: dict[int, Places], highs: dict[int, Places]
+) -> tuple[Places, Places]:
+    step = steps.parts[number]
+    low = np.minimum.reduce([lows[i] for i in step.inputs])
+    high = np.maximum.reduce([highs[i] for i in step.inputs])
+    if not isinstance(step, Window):
+        return low, high
+    lengths = steps.shapes[number][1:]
+    axes = [step.reach(axis, low[:, axis], high[:, axis], lengths[axis]) for axis in (0, 1)]
+    return np.stack([a[0] for a in axes], 1), np.stack([a[1] for a in axes], 1)
+
+
+def _spans(steps: Steps, axis: int, low: Places, high: Places) -> Places:
+    """How many places of each map intervals of one axis reach: (interval, map)."""
+    corners = np.stack([low, low, high, high], 1)
+    lows, highs = {0: corners[:, :2]}, {0: corners[:, 2:]}
+    found = [np.maximum(high - low, 1)]
+    for number in steps.parts:
+        lows[number], highs[number] = _reach(steps, number, lows, highs)
+        found.append(np.maximum(highs[number][:, axis] - lows[number][:, axis], 1))
+    return np.stack(found, 1)
+
+
+def _classes(steps: Steps, spans: Places, counts: Places, across: Places) -> Places:
+    """A class for each interval: merged while that costs less than another round of calls."""
+    price = np.array([_price(steps, number) for number in steps.shapes]) * across
+    calls = CALL * len(steps.parts) + WEIGHT * sum(
+        step.weights for step in steps.parts.values() if isinstance(step, Window)
+    )
+    unlike, members = np.unique(spans, axis=0, return_inverse=True)
+    tops = list(unlike)
+    weight = [float(counts[members.ravel() == i].sum()) for i in range(len(tops))]
+    owner = np.arange(len(tops))
+    alive = set(range(len(tops)))
+    while len(alive) > 1:
+        loss, a, b = min(_losses(alive, tops, weight, price))
+        if loss > calls * _ACROSS and len(alive) <= _MOST:
+            break
+        tops[a], weight[a] = np.maximum(tops[a], tops[b]), weight[a] + weight[b]
+        owner[owner == b] = a
+        alive.remove(b)
+    names = {a: i for i, a in enumerate(sorted(alive))}
+    return np.array([names[owner[i]] for i in members.ravel()])
+
+
+def _losses(
+    alive: set[int], tops: list[Places], weight: list[float], price: Places
+) -> Iterator[tuple[float, int, int]]:
+    for a in alive:
+        for b in alive:
+            if a < b:
+                top = np.maximum(tops[a], tops[b])
+                extra = weight[a] * (top - tops[a]) + weight[b] * (top - tops[b])
+                yield float((extra * price).sum()), a, b
+
+
+def _cut(steps: Steps, boxes: dict[int, Boxes]) -> frozenset[int]:
+    cut = {n for n in steps.frontier if n in boxes and not covers(steps, n, boxes[n])}
+    for number, step in steps.parts.items():
+        target = boxes[number]
+        for source in step.inputs:
+            own, starts, size = boxes[source], target.starts, target.size
+            if isinstance(step, Window):
+                if covers(steps, source, own) and covers(steps, number, target):
+                    continue
+                starts, size = step.field(starts, size)
+            if own.size != size or not np.array_equal(own.starts, starts):
+                cut.add(source)
+    return frozenset(cut)
+
+
+def _price(steps: Steps, number: int) -> float:
+    if number == 0:
+        return 0.0
+    step = steps.parts[number]
+    moved = steps.shapes[number][0]
+    if isinstance(step, Window | Join):
+        moved += sum(steps.shapes[i][0] for i in step.inputs)
+    return step.flops + MOVE * moved
+
+
+def _prolonged(graph: Graph, join: Join, parts: dict[int, Local]) -> Join:
+    """A join that begins as an earlier one did, on top of that one (as dense blocks do)."""
+    joins = [number for number, step in parts.items() if isinstance(step, Join)]
+    earlier = {graph.calls[number].inputs: number for number in joins}  # type: ignore[union-attr]
+    for length in range(len(join.inputs) - 1, 1, -1):
+        number = earlier.get(join.inputs[:length])
+        if number is not None:
+            return Join((number, *join.inputs[length:]))
+    return join
+
+
+def _fold(graph: Graph, parts: dict[int, Local], shapes: dict[int, tuple[int, int, int]]) -> None:
+    asked = set(graph.layers.values())
+    read = [i for call in graph.calls if call is not None for i in call.inputs]
+    for number, step in list(parts.items()):
+        call = graph.calls[number]
+        if call is None or call.name != "batch_norm" or not isinstance(step, Pointwise):
+            continue
+        before = step.inputs[0]
+        window = parts.get(before)
+        if isinstance(window, Window) and read.count(before) == 1 and before not in asked:
+            joined = folded(window, call)
+            if joined is not None:
+                parts[number] = joined
+                del parts[before], shapes[before]
+
+
+_PASSES = {"flatten", "dropout"}
+_ENDS = {"flatten", "linear", "softmax", "log_softmax"}
+_ACROSS, _MOST = 4.0, 8

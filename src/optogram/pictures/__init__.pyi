@@ -1,0 +1,12 @@
+from .attribution import Attribution as Attribution
+from .attribution import Overlay as Overlay
+from .errors import RequestError as RequestError
+from .files import image as image
+from .files import write_atomically as write_atomically
+from .picture import Picture as Picture
+from .recipe import canonical as canonical
+from .recipe import digest as digest
+from .recipe import read_recipe as read_recipe
+from .recipe import recipe_digest as recipe_digest
+from .report import Report as Report
+from .sheet import Sheet as Sheet

@@ -1,0 +1,163 @@
+"""A picture that was made for a unit, with its score and whether it should be believed."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from .errors import RequestError
+from .lettering import brief
+from .recipe import KEY, canonical, safetensors_bytes
+from .saving import picture_forms, save, show
+from .tensors import number, own, own_image, plain, settle, shape_text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+VERDICTS = ("excited", "below data", "failed", "dead")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Picture:
+    """A picture made for a unit, and the evidence on how well it was made.
+
+    Attributes:
+        image: the picture, (channel, height, width) in [0, 1].
+        unit: the address it was made for, such as `fc3:7`.
+        score: the target's value on `image`, in the unit's own units.
+        history: the score at every step, (steps,).
+        verdict: 'excited', 'below data', 'failed', 'dead', or None where it was not asked for.
+        best_in_data: the strongest score that a data set reached.
+        jitter_survival: the share of the score that is left when the picture is shifted a little.
+        gradient_norm: the length of the last gradient.
+        rival: the address of the layer's next strongest unit on this picture.
+        rival_score: that unit's score.
+        answers: the whole network's strongest outputs on the picture, (label, probability).
+        raw: what the network was really shown, where that is no image in [0, 1].
+        recipe: how it was made.
+    """
+
+    image: Float[Tensor, "channel height width"]
+    unit: str
+    score: float
+    history: Float[Tensor, " steps"]
+    verdict: str | None = None
+    best_in_data: float | None = None
+    jitter_survival: float | None = None
+    gradient_norm: float | None = None
+    rival: str | None = None
+    rival_score: float | None = None
+    answers: tuple[tuple[str, float], ...] = ()
+    raw: Float[Tensor, "raw_channel raw_height raw_width"] | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.verdict not in (None, *VERDICTS):
+            raise RequestError(
+                f"there is no verdict {self.verdict!r}; there are {', '.join(VERDICTS)}"
+            )
+        settle(
+            self,
+            image=own_image(self.image),
+            score=float(self.score),
+            history=own(self.history).reshape(-1),
+            best_in_data=number(self.best_in_data),
+            jitter_survival=number(self.jitter_survival),
+            gradient_norm=number(self.gradient_norm),
+            rival_score=number(self.rival_score),
+            answers=tuple((str(label), float(chance)) for label, chance in self.answers),
+            raw=None if self.raw is None else own(self.raw),
+        )
+
+    def __repr__(self) -> str:
+        verdict = f", {self.verdict}" if self.verdict else ""
+        return f"Picture({self.unit}, {shape_text(self.image)}, score {brief(self.score)}{verdict})"
+
+    @property
+    def times_data(self) -> float | None:
+        """The score over the strongest in the data; None where either is unknown or not above 0."""
+        best = self.best_in_data
+        return self.score / best if best is not None and best > 0 and self.score > 0 else None
+
+    def caption(self) -> tuple[str, ...]:
+        """Short lines for under it: unit, score beside the data's, rival, answers, verdict."""
+        score, rival, answers = self._score_line(), self._rival_line(), self._answers_line()
+        return tuple(line for line in (self.unit, score, rival, answers, self.verdict) if line)
+
+    def _score_line(self) -> str:
+        if self.times_data is not None:
+            return f"{brief(self.score)}, {brief(self.times_data, 2)} x data"
+        if self.best_in_data is not None:
+            return f"{brief(self.score)}, data {brief(self.best_in_data)}"
+        return brief(self.score)
+
+    def _rival_line(self) -> str:
+        """The next strongest unit and how many times stronger this one is."""
+        if self.rival is None or self.rival_score is None:
+            return ""
+        if self.rival_score > 0 and self.score > 0:
+            return f"{brief(self.score / self.rival_score, 2)} x {self.rival}"
+        return f"next {self.rival} at {brief(self.rival_score, 2)}"
+
+    def _answers_line(self) -> str:
+        """What the whole network makes of the picture, in percent."""
+        return ", ".join(f"{label} {100 * share:.0f}%" for label, share in self.answers)
+
+    def facts(self) -> dict[str, Any]:
+        """All that is no tensor, as JSON values."""
+        return {
+            "unit": self.unit,
+            "score": self.score,
+            "verdict": self.verdict,
+            "best_in_data": self.best_in_data,
+            "jitter_survival": self.jitter_survival,
+            "gradient_norm": self.gradient_norm,
+            "rival": self.rival,
+            "rival_score": self.rival_score,
+            "answers": [[label, chance] for label, chance in self.answers],
+        }
+
+    def pil(self, scale: int | None = None) -> "PILImage":
+        """The bare picture for Pillow, every pixel a square of `scale` pixels (None: as fits)."""
+        from .drawing import as_pil, enlarged
+
+        return enlarged(as_pil(self.image), scale)
+
+    def captioned(self, scale: int | None = None) -> "PILImage":
+        """The picture with its caption under it."""
+        from .drawing import captioned
+
+        return captioned(self.pil(scale), self.caption())
+
+    def show(self) -> None:
+        """Show the picture with its caption."""
+        show(self.captioned())
+
+    def save(self, path: str | os.PathLike[str], scale: int | None = None) -> Path:
+        """Write it as .png, .webp, .jpg, .html, .safetensors (exact) or .json (all but the pixels).
+
+        A small picture is enlarged by a whole number, nearest neighbour; `scale` says by which.
+        """
+        forms = picture_forms(lambda: self.pil(scale), self.recipe)
+        forms |= {".html": self._html, ".safetensors": self._safetensors}
+        forms[".json"] = lambda: canonical({KEY: self.recipe, **plain(self.facts())}).encode()
+        return save(path, self.recipe, forms)
+
+    def _html(self) -> bytes:
+        from .report import one_result
+
+        return one_result(self)
+
+    def _safetensors(self) -> bytes:
+        tensors = {"image": self.image, "history": self.history}
+        if self.raw is not None:
+            tensors["raw"] = self.raw
+        return safetensors_bytes(tensors, self.recipe, {"facts": plain(self.facts())})
+
+    def _repr_png_(self) -> bytes:
+        from .recipe import png_bytes
+
+        return png_bytes(self.captioned(), self.recipe)

@@ -1,0 +1,158 @@
+"""A tour of what optogram does, on networks that came with it: one report, nothing downloaded."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optogram.core import progress
+from optogram.core.network import Network
+from optogram.core.unit import Unit
+from optogram.pictures import Attribution, Picture, Report, Sheet
+from optogram.pictures.report import Section
+from optogram.techniques import explain, maximize, occlusion, saliency, top_patches
+from optogram.version import __version__
+from optogram.zoo import data, load
+
+SUMMARY = """Everything here was made on this machine a moment ago, by a network that came with the
+package: 784-1250-1000-750-500-250-100-32-10 neurons that learned to read handwritten digits, the
+network of the study of hidden neurons that optogram brings to life.
+
+Under each picture: the unit; its value on the picture, and how many times the strongest value
+that any of the 60,000 training images reached; how many times the layer's next strongest unit;
+what the whole network makes of the picture; and a verdict. A picture whose unit stayed below the
+data's strongest is not that unit's picture yet, and says so."""
+
+
+def tour(directory: str | os.PathLike[str], *, seed: int = 0) -> Path:
+    """Run every technique on the embedded networks and write `index.html` into `directory`.
+
+    Each section is a function in `SECTIONS`; it adds to the report what it shows. Returns the path
+    of the report. Takes well under a minute on two cores.
+    """
+    report = Report(
+        "A tour of optogram",
+        SUMMARY,
+        {"optogram": __version__, "tour": [name for name, _ in SECTIONS], "seed": seed},
+    )
+    network = load("mnist-mlp")
+    for done, (name, section) in enumerate(SECTIONS):
+        progress.tell(name, done, len(SECTIONS))
+        section(report, network, seed)
+    progress.tell("writing the report", len(SECTIONS), len(SECTIONS))
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    return report.save(folder / "index.html")
+
+
+def outputs(report: Report, network: Network, seed: int) -> None:
+    """What each output wants to see."""
+    section = report.section(
+        "What does a 3 look like to the network?",
+        "Activation maximisation: start from an almost black image and change it so that one "
+        "output's logit grows, while total variation keeps it smooth and L1 removes what is not "
+        "needed. The network never saw these pictures; they are what it is looking for. They are "
+        "not digits: a stroke that no other digit has is exaggerated, one that many share is "
+        "missing.",
+    )
+    section.pictures(_sheet(maximize(network, network.units("output"), seed=seed)))
+
+
+def hidden(report: Report, network: Network, seed: int) -> None:
+    """What a sample of neurons of each hidden layer wants to see, the last layer first."""
+    section = report.section(
+        "And the neurons in between?",
+        "Ten neurons of each hidden layer, evenly spread, made in the same way with the same "
+        "weights (each unit's gradient is measured before the regularisers compete with it). From "
+        "the last hidden layer to the first: strokes and parts of digits, then regions, then "
+        "scattered pixels.",
+    )
+    for layer in ("fc7", "fc6", "fc5", "fc4", "fc3", "fc2", "fc1"):
+        count = network.layer(layer).units
+        chosen = [Unit(layer, int(i * count / SAMPLE)) for i in range(SAMPLE)]
+        sheet = _sheet(maximize(network, chosen, seed=seed))
+        section.pictures(list(sheet), title=f"{layer}: {SAMPLE} of {count} neurons")
+
+
+def found(report: Report, network: Network, seed: int) -> None:
+    """What excites a few neurons among real digits, beside the pictures made for them."""
+    digits = data("digits", split="train", shape=network.shape)
+    section = report.section(
+        "And what excites them among real digits?",
+        "The nine strongest of the 1,297 training digits that came with scikit-learn, for five "
+        "neurons of the last hidden layer, beside the picture that was made for each. A made "
+        "picture is one way to excite a neuron, and stronger than any digit; what the digits share "
+        "with it, and what they do not, no made picture tells alone.",
+    )
+    chosen = [Unit("fc7", index) for index in (0, 6, 9, 16, 28)]
+    made = _sheet(maximize(network, chosen, seed=seed))
+    real = list(top_patches(network, digits, chosen, k=9))
+    for place, picture in enumerate(made):
+        row = [picture, *real[9 * place : 9 * place + 9]]
+        section.pictures(row, title=f"{chosen[place]}: made, then found")
+
+
+def why(report: Report, network: Network, seed: int) -> None:
+    """Which pixels a few answers are sensitive to."""
+    digits = data("digits", split="test", shape=network.shape)
+    section = report.section(
+        "Which pixels made the network say this?",
+        "Saliency: the gradient of the winning logit with respect to each pixel, for the first of "
+        "each digit that came with scikit-learn. Bright is where a small change would move the "
+        "logit most; that is sensitivity, not proof that the pixel spoke for the answer. All maps "
+        "share one scale. The specks around the digits are real: pixels that were black in all "
+        "training images kept the random weights that the network began with, and it does listen "
+        "to them.",
+    )
+    labels = digits.labels.tolist()
+    images = torch.stack([digits[labels.index(digit)][0] for digit in range(10)])
+    winners = [f"output:{w}" for w in network(images).argmax(1).tolist()]
+    _shared(section, _sheet(saliency(network, images, winners)))
+    section.text(
+        "Occlusion: hide 6x6 pixels with black, ask again, and note how much the winning logit "
+        "loses (red) or gains (blue). Unlike the gradient it shows what really happens when a "
+        "part of the image is missing; the two need not agree."
+    )
+    pairs = zip(images, winners, strict=True)
+    _shared(section, [occlusion(network, i, w, patch=6, stride=2, value=0.0) for i, w in pairs])
+
+
+def believe(report: Report, network: Network, seed: int) -> None:
+    """Several techniques on one digit, and what is known against each."""
+    digits = data("digits", split="test", shape=network.shape)
+    image, _ = digits[0]
+    winner = f"output:{int(network(image[None]).argmax())}"
+    ways = ["saliency", "smoothgrad", "integrated_gradients", "lrp", "guided_backprop", "deconvnet"]
+    sheet = explain(network, image, winner, methods=ways, checks=True, draws=4, seed=seed)
+    section = report.section(
+        "And which of these maps should be believed?",
+        "Six maps of one answer. Each was made again after the network's top layer was made "
+        "random: a map that stays the same cannot be about what the network knows of this digit "
+        "(fail); one that changes passes. Then pixels were deleted and inserted in its order. "
+        "What a wholly random network would draw too is grey. " + sheet.title,
+    )
+    section.pictures(list(sheet), title="one answer, six maps")
+
+
+def _shared(section: Section, maps: Iterable[Any]) -> None:
+    """Maps over their images, all on the scale that holds all but the largest 2 in 1000 values."""
+    maps = list(maps)
+    limit = float(torch.cat([one.values.abs().flatten() for one in maps]).quantile(0.998))
+    section.pictures([one.over(one.image, limit=limit) for one in maps])
+
+
+def _sheet(result: Picture | Attribution | Sheet) -> Sheet:
+    assert isinstance(result, Sheet)
+    return result
+
+
+SAMPLE = 10
+SECTIONS: list[tuple[str, Callable[[Report, Network, int], None]]] = [
+    ("outputs", outputs),
+    ("hidden neurons", hidden),
+    ("strongest digits", found),
+    ("saliency and occlusion", why),
+    ("whom to believe", believe),
+]

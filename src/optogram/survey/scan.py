@@ -1,0 +1,200 @@
+"""Showing a range of images to a network once, with an ear at every chosen layer."""
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from optogram.core import progress
+from optogram.core.network import Layer, Network
+from optogram.core.unit import OUTPUT
+from optogram.core.visit import visit
+from optogram.pictures.errors import RequestError
+from optogram.survey.datasets import ImageSet
+from optogram.survey.part import LayerPart, Part
+from optogram.survey.reduce import Heard, heard
+from optogram.survey.statistics import Answers, Moments
+from optogram.survey.topk import TopK, challenge, challenge_everywhere
+
+Statistics = Literal["none", "moments", "all"]
+Places = Literal["strongest", "all"]
+
+BUFFER = 1024
+"""So many images' answers are kept before they are added up."""
+
+WIDEST = 2048
+"""Layers with more units than this get no matrix of co-activation."""
+
+LARGE = 128 * 128
+"""Pixels from which images are shown with channels last in memory (measured, see benchmarks)."""
+
+SAMPLE = 16384
+"""About so many images, fairly chosen, say how units go together."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a scan asks: it decides the numbers, but for the rounding of another batch size.
+
+    Attributes:
+        layers: names of layers, in the network's order.
+        k: how many of the strongest are kept for each unit.
+        places: "strongest" counts each image's strongest place, "all" every place of every image.
+        statistics: "none", "moments" (of all places), or "all" (of images and pairs of units too).
+        batch: how many images are shown at once.
+        share: how large a part of the images says how units go together.
+    """
+
+    layers: tuple[str, ...]
+    k: int = 9
+    places: Places = "strongest"
+    statistics: Statistics = "all"
+    batch: int = 16
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.batch < 1:
+            raise RequestError(f"k={self.k}, batch={self.batch}: both are at least 1")
+        if self.places not in ("strongest", "all"):
+            raise RequestError(f"places={self.places!r} should be 'strongest' or 'all'")
+        if self.statistics not in ("none", "moments", "all"):
+            raise RequestError(
+                f"statistics={self.statistics!r} should be 'none', 'moments' or 'all'"
+            )
+
+
+def chosen(network: Network, layers: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The layers that names and patterns mean, in the network's order.
+
+    None means every convolution and linear layer: what has weights, and no answer twice.
+
+    Raises RequestError for a name that is not there, with the nearest.
+    """
+    if layers is None:
+        kinds = ("Conv", "Linear")
+        found = {x.name for x in network.layers if x.kind.startswith(kinds)}
+        return _ordered(network, found or {OUTPUT})
+    wanted: set[str] = set()
+    for name in [layers] if isinstance(layers, str) else layers:
+        known = [x.name for x in network.layers if fnmatch.fnmatchcase(x.name, name)]
+        wanted |= {name} if name in known else set(known or [network.layer(name).name])
+    if not wanted:
+        raise RequestError("no layer was asked for: name at least one, or none for all")
+    return _ordered(network, wanted)
+
+
+def scan(network: Network, images: ImageSet, plan: Plan, start: int, stop: int) -> Part:
+    """What the images from `start` until before `stop` excite.
+
+    Raises RequestError for images that the network cannot take, and where one makes a layer answer
+    NaN or infinity; it names the image.
+    """
+    ears = {name: _Ear.on(network.layer(name), plan, len(images.classes)) for name in plan.layers}
+    before = set(images.skipped)
+    seen = 0
+    for numbers, shown, labels in images.batches(plan.batch, start=start, stop=stop):
+        _listen(network, images, plan, ears, numbers, shown)
+        for ear in ears.values():
+            ear.labels.append(labels)
+            ear.numbers.append(numbers)
+        seen += len(numbers)
+        if sum(map(len, next(iter(ears.values())).numbers)) >= BUFFER:
+            _add_up(ears, plan)
+        progress.tell("survey", start + seen, len(images))
+    _add_up(ears, plan)
+    skipped = {name: why for name, why in images.skipped.items() if name not in before}
+    layers = {name: LayerPart(ear.top, ear.moments, ear.answers) for name, ear in ears.items()}
+    return Part(((start, stop),), seen, layers, skipped)
+
+
+@dataclass(eq=False)
+class _Ear:
+    """What one layer has said so far, and the answers that are not yet added up."""
+
+    layer: Layer
+    top: TopK
+    moments: Moments | None
+    answers: Answers | None
+    classes: int
+    waiting: list[Float[Tensor, "batch unit"]]
+    numbers: list[Int64[Tensor, " batch"]]
+    labels: list[Int64[Tensor, " batch"]]
+
+    @classmethod
+    def on(cls, layer: Layer, plan: Plan, classes: int) -> "_Ear":
+        top = TopK.empty(layer.units, plan.k)
+        some = None if plan.statistics == "none" else Moments.empty(layer.units)
+        return cls(layer, top, some, None, classes, [], [], [])
+
+
+def _listen(
+    network: Network,
+    images: ImageSet,
+    plan: Plan,
+    ears: dict[str, _Ear],
+    numbers: Int64[Tensor, " batch"],
+    shown: Float[Tensor, "batch channel height width"],
+) -> None:
+    def hear(name: str, answer: Tensor) -> None:
+        ear = ears[name]
+        said = heard(answer, ear.layer.axis, with_moments=ear.moments is not None)
+        _check(said, images, numbers, name)
+        if plan.places == "all":
+            ear.top = challenge_everywhere(ear.top, said.strongest, numbers, said.look)
+        else:
+            ear.top = challenge(ear.top, said.strongest, numbers, said.find)
+        if ear.moments is not None and said.moments is not None:
+            ear.moments = ear.moments.merge(said.moments)
+        if plan.statistics == "all":
+            ear.waiting.append(said.strongest)
+
+    visit(network, _laid_out(shown), plan.layers, hear)
+
+
+def _laid_out(shown: Float[Tensor, "batch channel height width"]) -> Tensor:
+    """Large images with their channels last in memory, which convolutions on a CPU do faster."""
+    large = shown.shape[2] * shown.shape[3] >= LARGE and shown.shape[1] > 1
+    return shown.contiguous(memory_format=torch.channels_last) if large else shown
+
+
+def _check(said: Heard, images: ImageSet, numbers: Int64[Tensor, " batch"], name: str) -> None:
+    if bool(torch.isfinite(said.strongest).all()):
+        return
+    row = int((~torch.isfinite(said.strongest)).any(1).nonzero()[0])
+    raise RequestError(
+        f"{images.caption(int(numbers[row]))} makes {name!r} answer NaN or infinity: "
+        f"look at that image, or leave it out"
+    )
+
+
+def _add_up(ears: dict[str, _Ear], plan: Plan) -> None:
+    """Add the waiting answers to the statistics of each layer."""
+    outputs = ears.get(OUTPUT)
+    beside = torch.cat(outputs.waiting) if outputs and outputs.waiting else None
+    for ear in ears.values():
+        if ear.waiting:
+            more = Answers.of(
+                torch.cat(ear.waiting),
+                torch.cat(ear.numbers),
+                torch.cat(ear.labels),
+                classes=ear.classes,
+                pairs=ear.layer.units <= WIDEST,
+                share=plan.share,
+                outputs=beside,
+            )
+            ear.answers = more if ear.answers is None else ear.answers.merge(more)
+    for ear in ears.values():
+        ear.waiting, ear.numbers, ear.labels = [], [], []
+
+
+def planned(plan: Plan, images: int) -> Plan:
+    """The plan with the share of images that says how units go together."""
+    return replace(plan, share=min(1.0, SAMPLE / max(images, 1)))
+
+
+def _ordered(network: Network, names: set[str]) -> tuple[str, ...]:
+    return tuple(layer.name for layer in network.layers if layer.name in names)

@@ -1,0 +1,209 @@
+"""How a restricted Boltzmann machine learns, and how likely it finds what it has learnt.
+
+`learn` takes one step of contrastive divergence (Hinton, 2002) or of its persistent form (Tieleman,
+2008). `log_partition`, `log_likelihood` and `pseudo_likelihood` say how far it has come.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from optogram.core.boltzmann import Boltzmann, Hidden, Visible, flip
+from optogram.core.chance import generator
+
+LAST = 0.9
+"""What the running mean of a hidden unit's activity keeps of the steps before."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How a machine learns.
+
+    `k` Gibbs sweeps lead from the data to what is unlearnt; `persistent` ones go on from where the
+    last step ended, with as many chains as the first batch had images. `decay` pulls weights to 0.
+    `sparsity` is how often a hidden unit should be 1, and `pull` how strongly it is made to (Lee et
+    al., 2008, as a cross-entropy). `sampled` draws the visible units of a sweep instead of taking
+    their means, which is less noisy (Hinton, 2010); persistent chains are always drawn.
+    """
+
+    lr: float = 0.1
+    k: int = 1
+    persistent: bool = False
+    momentum: float = 0.5
+    decay: float = 0.0
+    sparsity: float | None = None
+    pull: float = 0.0
+    sampled: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Push:
+    """Where a step would move a machine, were it of size 1: a direction for each parameter."""
+
+    weight: Float[Tensor, "hidden visible"]
+    visible: Float[Tensor, " visible"]
+    hidden: Float[Tensor, " hidden"]
+
+
+def machine(
+    visible: int, hidden: int, *, gaussian: bool = False, seed: int = 0, name: str = "rbm"
+) -> Boltzmann:
+    """An untrained machine: weights normal with deviation 0.01, biases 0 (Hinton, 2010)."""
+    weight = torch.randn(hidden, visible, generator=generator(seed, name, "weight")) * 0.01
+    return Boltzmann(weight, torch.zeros(visible), torch.zeros(hidden), gaussian)
+
+
+@torch.no_grad()
+def learn(
+    rbm: Boltzmann, data: Visible, rates: Rates, memory: dict[str, Tensor], chance: torch.Generator
+) -> float:
+    """Change a machine's tensors, in place, by one step on a batch.
+
+    Args:
+        rbm: the machine.
+        data: (batch, visible); values between 0 and 1 count as probabilities.
+        rates: how it learns.
+        memory: empty at first; what learning remembers from step to step, by name.
+        chance: gives every random number of this step.
+
+    Returns:
+        The mean over the batch of the squared distance between the data and their reconstruction
+        from hidden units drawn once, which is a sign of life and not what is minimised.
+    """
+    active = rbm.up(data)
+    start = flip(active, chance)
+    if rates.persistent:
+        start = memory.get("chains", start)
+    model, chains = gibbs(rbm, start, rates, chance)
+    move = contrast(data, active, model, rbm.up(model))
+    _calm(move, data, active, rates, memory)
+    if rates.persistent:
+        memory["chains"] = chains
+    for name in ("weight", "visible", "hidden"):
+        _step(getattr(rbm, name), getattr(move, name), name, rates, memory)
+    seen = model if rates.k == 1 and not rates.persistent else rbm.down(active)
+    return float((data - seen).square().sum(1).mean())
+
+
+def gibbs(
+    rbm: Boltzmann, start: Hidden, rates: Rates, chance: torch.Generator
+) -> tuple[Visible, Hidden]:
+    """`k` sweeps down and up from hidden units: the last visible layer, and hidden ones from it."""
+    hidden = start
+    for _ in range(rates.k):
+        drawn = rates.sampled or rates.persistent
+        visible = rbm.draw_down(hidden, chance) if drawn else rbm.down(hidden)
+        hidden = rbm.draw_up(visible, chance)
+    return visible, hidden
+
+
+def contrast(
+    data: Visible,
+    active: Hidden,
+    model: Float[Tensor, "chain visible"],
+    believed: Float[Tensor, "chain hidden"],
+) -> Push:
+    """What data and model say differently: <v h> of the one minus that of the other, in means."""
+    return Push(
+        active.T @ data / len(data) - believed.T @ model / len(model),
+        data.mean(0) - model.mean(0),
+        active.mean(0) - believed.mean(0),
+    )
+
+
+@torch.no_grad()
+def pseudo_likelihood(
+    rbm: Boltzmann, data: Visible, chance: torch.Generator
+) -> Float[Tensor, " batch"]:
+    """An estimate of the sum over visible units of log p(unit | all others), Bernoulli only.
+
+    One unit an image is drawn, flipped and weighed against what it was (as scikit-learn and the
+    Deep Learning Tutorials do), so only the mean over many images says much. Data must be 0 or 1.
+    """
+    which = torch.randint(data.shape[1], (len(data),), generator=chance).to(data.device)
+    rows = torch.arange(len(data), device=data.device)
+    flipped = data.clone()
+    flipped[rows, which] = 1 - flipped[rows, which]
+    gain = rbm.free_energy(flipped) - rbm.free_energy(data)
+    return data.shape[1] * nn.functional.logsigmoid(gain)
+
+
+@torch.no_grad()
+def log_partition(
+    rbm: Boltzmann,
+    *,
+    chains: int = 100,
+    steps: int = 1000,
+    mean: Float[Tensor, " visible"] | None = None,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The log of the sum of exp(-E) over all states, by annealed importance sampling (Neal, 2001).
+
+    As in Salakhutdinov & Murray (2008): from a machine without weights, whose visible units have
+    the means given (or are fair coins), `steps` ever colder ones lead to this one.
+
+    Returns:
+        The estimate, and its standard error (of the log, to first order) from how the chains
+        differ. Too few steps give too low an estimate with too small an error.
+    """
+    chance = generator(seed, "ais")
+    base = torch.zeros_like(rbm.visible)
+    if mean is not None:
+        base = torch.logit(mean.to(base).clamp(0.01, 0.99))
+    base = rbm.visible if rbm.gaussian else base
+    visible = Boltzmann(
+        torch.zeros_like(rbm.weight), base, torch.zeros_like(rbm.hidden), rbm.gaussian
+    ).draw_down(torch.zeros(chains, len(rbm.hidden)).to(rbm.weight), chance)
+    gained = torch.zeros(chains, dtype=torch.float64, device=visible.device)
+    cooler = _between(rbm, base, 0.0)
+    for number in range(1, steps + 1):
+        warmer, cooler = cooler, _between(rbm, base, number / steps)
+        gained += (warmer.free_energy(visible) - cooler.free_energy(visible)).double()
+        visible = cooler.draw_down(cooler.draw_up(visible, chance), chance)
+    known = len(rbm.hidden) * math.log(2)
+    if rbm.gaussian:
+        known += len(base) * math.log(2 * math.pi) / 2
+    else:
+        known += float(nn.functional.softplus(base.double()).sum())
+    shares = torch.exp(gained - gained.max())
+    error = float(shares.std() / shares.mean()) / math.sqrt(chains)
+    return known + float(torch.logsumexp(gained, 0)) - math.log(chains), error
+
+
+@torch.no_grad()
+def log_likelihood(rbm: Boltzmann, data: Visible, partition: float) -> float:
+    """The mean log-likelihood of data, in nats, under a machine whose log-partition is known."""
+    return float(-rbm.free_energy(data).double().mean()) - partition
+
+
+def _between(rbm: Boltzmann, base: Float[Tensor, " visible"], share: float) -> Boltzmann:
+    visible = (1 - share) * base + share * rbm.visible
+    return Boltzmann(share * rbm.weight, visible, share * rbm.hidden, rbm.gaussian)
+
+
+def _calm(
+    move: Push, data: Visible, active: Hidden, rates: Rates, memory: dict[str, Tensor]
+) -> None:
+    """Pull hidden units towards being as seldom 1 as they should."""
+    if rates.sparsity is None:
+        return
+    before = memory.get("activity", active.mean(0))
+    activity = LAST * before + (1 - LAST) * active.mean(0)
+    memory["activity"] = activity
+    pull = rates.pull * (rates.sparsity - activity)
+    move.hidden.add_(pull)
+    move.weight.add_(pull[:, None] * data.mean(0))
+
+
+def _step(
+    parameter: Tensor, move: Tensor, name: str, rates: Rates, memory: dict[str, Tensor]
+) -> None:
+    if name == "weight":
+        move = move - rates.decay * parameter
+    before = memory.get(f"{name}.velocity")
+    velocity = rates.lr * move if before is None else rates.momentum * before + rates.lr * move
+    memory[f"{name}.velocity"] = velocity
+    parameter.add_(velocity)

@@ -1,0 +1,129 @@
+"""A stack of sigmoid layers that can be gone up, as a network, and down, towards an image."""
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from optogram.core.boltzmann import Boltzmann
+from optogram.core.chance import generator
+
+Flat = Float[Tensor, "batch values"]
+Answers = Float[Tensor, "batch units"]
+
+
+class Stack(nn.Module):
+    """Layers `h1`, `h2`, ... with a sigmoid after each, and at last `digit`, which says the class.
+
+    `h1` answers what goes into its sigmoid. The biases of the way down are `below1`, `below2`, ...,
+    of the layer below `h1`, `h2`, ...; its weights are those of the way up, transposed.
+
+    Args:
+        sizes: numbers of pixels, of units in each hidden layer, and of classes.
+        gaussian: pixels are real numbers around a mean, not chances.
+        seed: decides the first weights, normal with deviation `deviation`; biases are 0.
+    """
+
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        *,
+        gaussian: bool = False,
+        seed: int = 0,
+        deviation: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.depth, self.gaussian = len(sizes) - 2, gaussian
+        self.add_module("flatten", nn.Flatten())
+        for number, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
+            name = f"h{number}" if number <= self.depth else "digit"
+            layer = skip_init(nn.Linear, inputs, outputs)
+            chance = generator(seed, "stack", name)
+            nn.init.normal_(layer.weight, std=deviation, generator=chance)
+            nn.init.zeros_(layer.bias)
+            self.add_module(name, layer)
+            if number <= self.depth:
+                self.add_module(f"sigmoid{number}", nn.Sigmoid())
+                self.register_parameter(f"below{number}", nn.Parameter(torch.zeros(inputs)))
+
+    def forward(self, images: Float[Tensor, "batch channel height width"]) -> Answers:
+        """What `digit` says, before a softmax."""
+        values: Tensor = images
+        for part in self.children():
+            values = part(values)
+        return values
+
+    def layer(self, number: int) -> nn.Linear:
+        """The hidden layer of that number, from 1."""
+        found = self.get_submodule(f"h{number}")
+        assert isinstance(found, nn.Linear)
+        return found
+
+    def below(self, number: int) -> nn.Parameter:
+        """The bias of the way down from the hidden layer of that number."""
+        return self.get_parameter(f"below{number}")
+
+    def up(self, values: Flat, start: int, stop: int) -> Answers:
+        """What hidden layer `stop` says, from 0 to 1, given what `start` does; 0 is the image."""
+        for number in range(start + 1, stop + 1):
+            values = torch.sigmoid(self.layer(number)(values))
+        return values
+
+    def down(self, values: Flat, start: int, stop: int = 0) -> Answers:
+        """The way back from hidden layer `start` to `stop`, by means."""
+        for number in range(start, stop, -1):
+            values = values @ self.weight_down(number) + self.below(number)
+            if number > 1 or not self.gaussian:
+                values = torch.sigmoid(values)
+        return values
+
+    def weight_down(self, number: int) -> Float[Tensor, "above under"]:
+        """The weights of the way down from the hidden layer of that number."""
+        return self.layer(number).weight
+
+
+class DeepBelief(Stack):
+    """A stack whose hidden layers are those of Boltzmann machines (Hinton et al., 2006)."""
+
+    def boltzmanns(self) -> tuple[Boltzmann, ...]:
+        """Its machines, the lowest first; to change their tensors is to change the network."""
+        return tuple(
+            Boltzmann(
+                self.layer(number).weight.detach(),
+                self.below(number).detach(),
+                self.layer(number).bias.detach(),
+                self.gaussian and number == 1,
+            )
+            for number in range(1, self.depth + 1)
+        )
+
+
+class Autoencoder(Stack):
+    """A stack whose way down is learnt to undo the way up (Vincent et al., 2008).
+
+    Where `tied` is False, the way down has weights of its own, `down1`, `down2`, ..., that begin as
+    those of the way up.
+    """
+
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        *,
+        tied: bool = True,
+        gaussian: bool = False,
+        seed: int = 0,
+        deviation: float = 0.01,
+    ) -> None:
+        super().__init__(sizes, gaussian=gaussian, seed=seed, deviation=deviation)
+        self.tied = tied
+        for number in range(1, self.depth + 1) if not tied else ():
+            weight = self.layer(number).weight.detach().clone()
+            self.register_parameter(f"down{number}", nn.Parameter(weight))
+
+    def weight_down(self, number: int) -> Float[Tensor, "above under"]:
+        """The weights of the way down from the hidden layer of that number."""
+        if self.tied:
+            return super().weight_down(number)
+        return self.get_parameter(f"down{number}")

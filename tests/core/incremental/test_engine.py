@@ -1,0 +1,465 @@
+"""Computing only what an occluder reaches gives what showing every occluded copy gives."""
+
+import logging
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import optogram as og
+from optogram.core.chance import generator
+from optogram.core.incremental import Occluders, answers, grid, hull
+from optogram.core.incremental.answers import prepared
+from optogram.core.incremental.plan import flops, groups, least_flops, whole_flops
+from optogram.core.progress import listening
+
+
+def drawn(shape, *parts):
+    return torch.rand(shape, generator=generator("test", *parts))
+
+
+def alive(module, seed=0):
+    """Weights under which a difference at the image still makes one at the output."""
+    for number, (name, part) in enumerate(module.named_modules()):
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            fan = part.weight[0].numel()
+            noise = torch.randn(part.weight.shape, generator=generator(seed, number, name))
+            part.weight.data.copy_(noise * (2 / fan) ** 0.5)
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.copy_(drawn(part.running_mean.shape, seed, name, "mean") - 0.5)
+            part.running_var.copy_(drawn(part.running_var.shape, seed, name, "variance") + 0.5)
+    return module
+
+
+def network(module, shape, **settings):
+    return og.Network(module, shape, mean=[0.4] * shape[0], std=[0.25] * shape[0], **settings)
+
+
+def both_ways(net, image, occluders, layers=("output",), memory=1.0):
+    ways = []
+    for engine in ("incremental", "naive"):
+        found = {}
+        for which, acts in answers(net, image, occluders, layers, engine=engine, memory=memory):
+            for row, number in enumerate(which.tolist()):
+                assert number not in found
+                found[number] = [acts.layers[layer][row] for layer in layers]
+        assert sorted(found) == list(range(len(occluders)))
+        ways.append([torch.stack([found[n][i] for n in sorted(found)]) for i in range(len(layers))])
+    return ways
+
+
+def assert_same(net, image, occluders, layers=("output",), memory=1.0, effect=1e-3):
+    fast, plain = both_ways(net, image, occluders, layers, memory)
+    clean = net.read(image[None], *layers)
+    for layer, a, b in zip(layers, fast, plain, strict=True):
+        scale = float(b.abs().max())
+        assert float((a - b).abs().max()) <= 1e-5 * scale
+        if effect:
+            assert float((b - clean.layers[layer]).abs().max()) > effect * scale
+
+
+# --- random networks -----------------------------------------------------------------------------
+
+
+class Residual(nn.Module):
+    def __init__(self, branch, join):
+        super().__init__()
+        self.branch, self.join = branch, join
+
+    def forward(self, x):
+        y = self.branch(x)
+        if self.join == "cat":
+            return torch.cat([x, y], 1)
+        y += x
+        return y
+
+
+class Late(nn.Module):
+    """In-place, functional and scalar calls, as real code mixes them."""
+
+    def forward(self, x):
+        x = torch.relu_(x * 2 + 0.5)
+        return nn.functional.dropout(x, 0.5, self.training).clamp(max=3.0)
+
+
+SIDE = st.integers(1, 3)
+
+
+@st.composite
+def stacks(draw):
+    """A few layers, as (kind, numbers), and an odd image."""
+    layers = []
+    for _ in range(draw(st.integers(1, 5))):
+        kind = draw(
+            st.sampled_from(
+                ["conv", "grouped", "max", "average", "norm", "lrn", "add", "cat", "late", "pad"]
+            )
+        )
+        numbers = {
+            "kernel": (draw(SIDE), draw(SIDE)),
+            "stride": (draw(SIDE), draw(SIDE)),
+            "padding": draw(st.integers(0, 1)),
+            "dilation": draw(st.integers(1, 2)),
+            "ceil": draw(st.booleans()),
+            "counted": draw(st.booleans()),
+        }
+        layers.append((kind, numbers))
+    size = draw(st.integers(7, 23)), draw(st.integers(7, 23))
+    occluder = (draw(st.integers(1, 9)), draw(st.integers(1, 9))), draw(SIDE)
+    head = draw(st.sampled_from(["mean", "flat", "adaptive", "map"]))
+    return layers, size, occluder, head
+
+
+def build(layers, head):
+    channels, made = 2, []
+    for kind, n in layers:
+        kernel, stride, dilation = n["kernel"], n["stride"], n["dilation"]
+        pooling = tuple(min(n["padding"], k // 2) for k in kernel)
+        if kind == "conv":
+            made.append(nn.Conv2d(channels, 4, kernel, stride, n["padding"], dilation))
+            channels = 4
+        elif kind == "grouped":
+            made.append(nn.Conv2d(channels, 2 * channels, kernel, 1, n["padding"], groups=channels))
+            channels *= 2
+        elif kind == "max":
+            made.append(nn.MaxPool2d(kernel, stride, pooling, ceil_mode=n["ceil"]))
+        elif kind == "average":
+            made.append(nn.AvgPool2d(kernel, stride, pooling, n["ceil"], n["counted"]))
+        elif kind == "norm":
+            made += [nn.Conv2d(channels, 3, 1), nn.BatchNorm2d(3), nn.ReLU(inplace=True)]
+            channels = 3
+        elif kind == "lrn":
+            made.append(nn.LocalResponseNorm(3, 0.5, 0.75 if n["ceil"] else 0.6, 1.5))
+        elif kind in ("add", "cat"):
+            made.append(Residual(nn.Conv2d(channels, channels, 3, 1, 1), kind))
+            channels *= 2 if kind == "cat" else 1
+        elif kind == "pad":
+            made.append(nn.ZeroPad2d((1, 0, 2, 1)))
+        else:
+            made.append(Late())
+    made.append(nn.Conv2d(channels, 3, 1))
+    if head == "mean":
+        made += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)]
+    elif head == "flat":
+        made += [nn.Flatten(), nn.LazyLinear(4)]
+    elif head == "adaptive":
+        made += [nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten(), nn.Linear(18, 4)]
+    return nn.Sequential(*made)
+
+
+@settings(max_examples=80)
+@given(stacks())
+def test_random_stacks_answer_as_if_every_copy_were_shown(drawing):
+    layers, size, (patch, stride), head = drawing
+    module = build(layers, head).eval()
+    image = drawn((2, *size), "image")
+    try:
+        with torch.no_grad():
+            module(image[None])
+    except (RuntimeError, ValueError):  # the map became too small for a kernel
+        return
+    net = network(alive(module), (2, *size))
+    boxes = grid(*size, patch, stride).flatten(0, 1)
+    assert_same(net, image, Occluders(boxes, drawn((2, *size), "content")), effect=0)
+
+
+def test_the_random_stacks_are_really_computed_in_parts():
+    numbers = {"kernel": (3, 3), "stride": (1, 1), "padding": 1, "dilation": 1}
+    module = build([("conv", numbers)] * 3, "mean")
+    net = network(alive(module), (2, 23, 23))
+    image, boxes = drawn((2, 23, 23), "image"), grid(23, 23, 3, 2).flatten(0, 1)
+    occluders = Occluders(boxes, torch.zeros(2, 23, 23))
+    steps = prepared(net, image, occluders, ("output",))
+    made = groups(steps, boxes)
+    assert sorted(int(n) for one in made for n in one.which) == list(range(len(boxes)))
+    least, done, whole = (
+        least_flops(steps, boxes),
+        flops(steps, made),
+        whole_flops(steps, len(boxes)),
+    )
+    assert least <= done < whole / 3
+
+
+def test_the_lower_bound_counts_exactly_the_places_that_change():
+    net = network(nn.Sequential(nn.Conv2d(1, 1, 3, 2, 1), nn.Conv2d(1, 1, 3, 1, 0)), (1, 15, 17))
+    for part in net.module:
+        nn.init.ones_(part.weight)
+    image = torch.zeros(1, 15, 17)
+    boxes = grid(15, 17, 4, 3).flatten(0, 1)
+    occluders = Occluders(boxes, torch.ones(1, 15, 17))
+    steps = prepared(net, image, occluders, ("output",))
+    clean = net.read(image[None], "0", "output")
+    counted = 0
+    for which, acts in answers(net, image, occluders, ("0", "output"), engine="naive"):
+        for layer in ("0", "output"):
+            changed = (acts.layers[layer] - clean.layers[layer]).abs() > 1e-3
+            counted += 18 * int(changed.sum())
+        assert len(which)
+    assert least_flops(steps, boxes) == counted
+
+
+# --- known networks ------------------------------------------------------------------------------
+
+NAMES = [
+    ("alexnet", 127), ("vgg11", 64), ("resnet18", 97), ("squeezenet1_0", 91),
+    ("googlenet", 83), ("densenet121", 75), ("mobilenet_v2", 81),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "size"), NAMES)
+def test_networks_of_the_field_answer_as_if_every_copy_were_shown(name, size):
+    torchvision = pytest.importorskip("torchvision")
+    arguments = {"init_weights": False} if name == "googlenet" else {}
+    module = alive(getattr(torchvision.models, name)(weights=None, **arguments))
+    net = network(module, (3, size, size))
+    image = drawn((3, size, size), name)
+    boxes = grid(size, size, (13, 9), 29).flatten(0, 1)
+    assert_same(net, image, Occluders(boxes, torch.full_like(image, 0.5)))
+
+
+def test_a_vision_transformer_goes_over_to_whole_maps_and_says_so(caplog):
+    torchvision = pytest.importorskip("torchvision")
+    module = torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=5)
+    nn.init.normal_(module.heads.head.weight, generator=generator("head"))
+    image = drawn((3, 32, 32), "vit")
+    occluders = Occluders(grid(32, 32, 8, 5).flatten(0, 1), torch.zeros(3, 32, 32))
+    with caplog.at_level(logging.INFO, "optogram"):
+        assert_same(network(module, (3, 32, 32)), image, occluders, effect=1e-4)
+    assert "is not local" in caplog.text
+
+
+@pytest.mark.data
+def test_squeezenet_with_real_weights_answers_as_if_every_copy_were_shown(data_root):
+    from safetensors.torch import load_file
+    from torchvision.models import squeezenet1_0
+
+    weights = load_file(data_root / "weights" / "squeezenet1_0.safetensors")
+    module = squeezenet1_0()
+    module.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    image = og.image(data_root / "imagenet_samples" / "n02112018_Pomeranian.jpg")[:, :199, :203]
+    occluders = Occluders(grid(199, 203, 30, 43).flatten(0, 1), torch.full_like(image, 0.5))
+    assert_same(network(module, (3, 224, 224)), image, occluders, ("features.5.squeeze", "output"))
+
+
+@pytest.mark.data
+def test_the_first_googlenet_with_its_response_norms_answers_as_if_every_copy_were_shown(data_root):
+    net = og.load("googlenet-bvlc", weights=data_root / "weights" / "googlenet_bvlc.safetensors")
+    image = og.image(data_root / "imagenet_samples" / "n02112018_Pomeranian.jpg")[:, :201, :199]
+    occluders = Occluders(grid(201, 199, 24, 59).flatten(0, 1), torch.full_like(image, 0.5))
+    assert_same(net, image, occluders, ("inception4a", "output"))
+
+
+# --- what is asked, and how --------------------------------------------------------------------
+
+
+def small(seed=0):
+    return alive(
+        nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 6, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 3),
+        ),
+        seed,
+    )
+
+
+def test_inner_layers_are_answered_as_they_were_before_an_in_place_relu():
+    image = drawn((1, 21, 19), "inner")
+    occluders = Occluders(grid(21, 19, 4, 3).flatten(0, 1), torch.zeros(1, 21, 19))
+    layers = ("0", "1", "2", "3", "5", "output")
+    assert_same(network(small(), (1, 21, 19)), image, occluders, layers)
+
+
+def test_the_image_itself_may_be_the_layer():
+    net = network(nn.Sequential(nn.Dropout(), nn.Conv2d(1, 2, 3)), (1, 9, 9))
+    image = drawn((1, 9, 9), "image")
+    assert_same(
+        net, image, Occluders(grid(9, 9, 3, 2).flatten(0, 1), torch.zeros(1, 9, 9)), ("0", "1")
+    )
+
+
+def convolutional_classifier():
+    layers = [
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(),
+        nn.Conv2d(4, 9, 1),
+    ]
+    return alive(nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+
+
+def test_of_a_convolutional_classifier_only_the_units_asked_are_computed():
+    net = network(convolutional_classifier(), (1, 24, 24))
+    image, boxes = drawn((1, 24, 24), "classifier"), grid(24, 24, 4, 4).flatten(0, 1)
+    occluders = Occluders(boxes, torch.zeros(1, 24, 24))
+    whole = prepared(net, image, occluders, ("output",))
+    narrow = prepared(net, image, occluders, ("output",), (7, 2))
+    assert 0 < whole_flops(whole, 1) - whole_flops(narrow, 1) == 2 * 4 * 7 * 12 * 12
+    for which, acts in answers(net, image, occluders, ("output",), units=(7, 2)):
+        found, expected = acts.layers["output"], net(occluders.apply(image, which))
+        assert found.isnan().all(0).tolist() == [n not in (7, 2) for n in range(9)]
+        assert torch.allclose(found[:, [7, 2]], expected[:, [7, 2]], atol=1e-6)
+
+
+def test_all_units_are_computed_where_a_sum_or_another_layer_needs_them():
+    class Shares(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional_classifier()
+
+        def forward(self, x):
+            return self.net(x).softmax(1)
+
+    image = drawn((1, 24, 24), "classifier")
+    occluders = Occluders(grid(24, 24, 4, 4).flatten(0, 1), torch.zeros(1, 24, 24))
+    net = network(Shares(), (1, 24, 24))
+    for layers in (("output",), ("net.4", "net.7")):
+        for _, acts in answers(net, image, occluders, layers, units=(3,)):
+            assert not any(bool(answer.isnan().any()) for answer in acts.layers.values())
+
+
+def test_masks_of_any_form_are_hidden_exactly():
+    image = drawn((1, 20, 20), "masks")
+    masks = drawn((9, 20, 20), "which") < 0.05
+    masks[0] = True
+    occluders = Occluders(hull(masks), drawn((1, 20, 20), "content"), masks)
+    assert_same(network(small(), (1, 20, 20)), image, occluders)
+
+
+@pytest.mark.parametrize("memory", [1e-9, 1e-4, 1e-3])
+def test_little_memory_means_smaller_batches_and_the_same_numbers(memory):
+    image = drawn((1, 24, 24), "memory")
+    net = network(small(), (1, 24, 24))
+    occluders = Occluders(grid(24, 24, 4, 2).flatten(0, 1), torch.zeros(1, 24, 24))
+    assert_same(net, image, occluders, memory=memory)
+
+
+def test_progress_is_told_to_the_end():
+    told = []
+    image = drawn((1, 24, 24), "progress")
+    occluders = Occluders(grid(24, 24, 4, 2).flatten(0, 1), torch.zeros(1, 24, 24))
+    for engine in ("incremental", "naive"):
+        with listening(lambda what, done, total: told.append((done, total))):
+            list(
+                answers(network(small(), (1, 24, 24)), image, occluders, ("output",), engine=engine)
+            )
+        assert told[-1] == (len(occluders), len(occluders))
+        told.clear()
+
+
+def test_double_precision_stays_double():
+    image = drawn((1, 15, 15), "double")
+    net = network(small().double(), (1, 15, 15))
+    occluders = Occluders(grid(15, 15, 4, 3).flatten(0, 1), torch.zeros(1, 15, 15))
+    fast, plain = both_ways(net, image, occluders)
+    assert fast[0].dtype == torch.float64
+    assert float((fast[0] - plain[0]).abs().max()) < 1e-13
+
+
+def test_the_module_is_left_as_it_was_found():
+    module = small().train()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    image = drawn((1, 15, 15), "left")
+    occluders = Occluders(grid(15, 15, 4, 3).flatten(0, 1), torch.zeros(1, 15, 15))
+    list(answers(network(module, (1, 15, 15)), image, occluders, ("output",)))
+    assert all(part.training for part in module.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert not any(part._forward_hooks for part in module.modules())
+    assert all(p.grad is None for p in module.parameters())
+
+
+class Writes(nn.Module):
+    def forward(self, x):
+        x = x * 1
+        x[:, :, 0] = 0
+        return x.mean((2, 3))
+
+
+class Decides(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return (y if float(y.sum()) > 0 else -y).mean((2, 3))
+
+
+class Mixes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, x):
+        return torch.fft.fft2(self.conv(x)).real.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"), [(Writes(), "writes into a part"), (Decides(), "reads numbers")]
+)
+def test_what_cannot_be_written_down_is_shown_whole_with_the_reason(module, reason, caplog):
+    net = og.Network(module, (1, 11, 11))
+    image = drawn((1, 11, 11), "whole")
+    occluders = Occluders(grid(11, 11, 4, 3).flatten(0, 1), torch.zeros(1, 11, 11))
+    with caplog.at_level(logging.INFO, "optogram"):
+        for which, acts in answers(net, image, occluders, ("output",)):
+            expected = net(occluders.apply(image, which))
+            assert torch.equal(acts.layers["output"], expected)
+    assert reason in caplog.text
+    with pytest.raises(og.RequestError, match=reason):
+        list(answers(net, image, occluders, ("output",), engine="incremental"))
+
+
+def test_an_operation_that_is_not_local_is_done_on_whole_maps():
+    image = drawn((1, 11, 11), "fft")
+    occluders = Occluders(grid(11, 11, 4, 3).flatten(0, 1), torch.zeros(1, 11, 11))
+    assert_same(network(Mixes(), (1, 11, 11)), image, occluders, effect=0)
+
+
+def test_a_network_that_its_own_steps_do_not_repeat_is_shown_whole(monkeypatch, caplog):
+    from optogram.core.incremental import engine
+
+    wrong = engine._integral
+    monkeypatch.setattr(engine, "_integral", lambda clean: wrong(clean) * 1.5)
+    image = drawn((1, 21, 21), "wrong")
+    net = network(small(), (1, 21, 21))
+    occluders = Occluders(grid(21, 21, 3, 6).flatten(0, 1), torch.zeros(1, 21, 21))
+    with caplog.at_level(logging.INFO, "optogram"):
+        for which, acts in answers(net, image, occluders, ("output",)):
+            assert torch.allclose(acts.layers["output"], net(occluders.apply(image, which)))
+    assert "miss the answer" in caplog.text
+
+
+def test_a_module_used_twice_and_an_unused_branch_are_no_trouble():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu = nn.Conv2d(1, 1, 3, padding=1), nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            self.relu(x + 1)  # unused
+            return self.relu(self.conv(self.relu(self.conv(x)))).flatten(1)
+
+    image = drawn((1, 12, 12), "twice")
+    occluders = Occluders(grid(12, 12, 3, 3).flatten(0, 1), torch.zeros(1, 12, 12))
+    layers = ("conv", "conv#2", "relu#2", "output")
+    assert_same(network(alive(Twice()), (1, 12, 12)), image, occluders, layers)
+
+
+@pytest.mark.gpu
+def test_on_cuda_the_numbers_are_the_same():
+    image = drawn((1, 21, 19), "cuda")
+    occluders = Occluders(grid(21, 19, 4, 3).flatten(0, 1), torch.zeros(1, 21, 19))
+    net = network(small().cuda(), (1, 21, 19))
+    fast, plain = both_ways(net, image, occluders, ("3", "output"))
+    for a, b in zip(fast, plain, strict=True):
+        assert a.is_cuda
+        assert torch.allclose(a, b, atol=1e-4)

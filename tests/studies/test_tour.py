@@ -1,0 +1,33 @@
+"""The tour: one file with pictures of every kind, that asks nothing of the network outside."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+from optogram.studies import tour
+
+
+class Sources(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag == "img":
+            self.images.append(values.get("src") or "")
+        self.links += [v for k, v in attrs if k in ("href", "src") and v]
+
+
+def test_the_tour_is_one_file_with_a_picture_for_every_unit_that_it_promises(
+    tmp_path: Path,
+) -> None:
+    report = tour(tmp_path / "tour")
+    assert [p.name for p in report.parent.iterdir()] == ["index.html"]
+    page = Sources()
+    text = report.read_text()
+    page.feed(text)
+    assert len(page.images) >= 10 + 7 * 10 + 5 * 10 + 2 * 2 * 10 + 2 * 6
+    assert all(link.startswith(("data:", "#")) for link in page.links)
+    for word in ("output:9", "fc1:1125", "x data", "excited", "100%"):
+        assert word in text

@@ -1,0 +1,286 @@
+"""What every technique keeps: it leaves no trace, repeats itself, and says how it was made.
+
+A new technique needs a case in the table, else the first test fails. Its case is the arguments for
+a small network, and where that does not suit it, another network.
+"""
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from optogram.core import Network, techniques
+from optogram.core.listen import _MODES
+from optogram.core.technique import call
+from optogram.pictures import Attribution, Picture, Sheet, digest
+from optogram.pictures.errors import RequestError
+from optogram.survey import from_arrays
+from optogram.zoo.stack import DeepBelief
+from tests.core.nets import images, left_as_found, named, octets
+
+SHAPE = (3, 12, 12)
+IMAGE = images(1, SHAPE, seed=5)[0]
+
+
+class Breaks(nn.Module):
+    """Passes what it is given, and fails at the call it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = [0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.left[0] -= 1
+        if self.left[0] == 0:
+            raise ZeroDivisionError("in the middle of a pass")
+        return x
+
+
+def seeing() -> nn.Module:
+    """A small network as one finds them: in training, half frozen, with gradients and hooks."""
+    module = named(
+        conv=nn.Conv2d(3, 6, 3, padding=1), relu=nn.ReLU(inplace=True), pool=nn.MaxPool2d(2),
+        breaks=Breaks(), late=nn.Conv2d(6, 5, 3, padding=1), act=nn.ReLU(), flat=nn.Flatten(),
+        drop=nn.Dropout(0.4), fc=nn.Linear(180, 4),
+    )  # fmt: skip
+    module.train()
+    module.late.eval()
+    module.conv.weight.requires_grad_(False)
+    module.fc.weight.grad = torch.ones_like(module.fc.weight)
+    module.late.register_forward_hook(lambda *_: None)
+    return module
+
+
+def linear() -> nn.Module:
+    """Linear layers alone, with nothing between them that could break."""
+    return named(flat=nn.Flatten(), a=nn.Linear(432, 9), act=nn.Sigmoid(), b=nn.Linear(9, 4))
+
+
+def believing() -> nn.Module:
+    """A deep belief network for images of 3x12x12."""
+    module = DeepBelief((432, 8, 5))
+    chance = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=chance))
+    return module.train()
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a technique is called here; `fails` says that the network has a part that can break."""
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    module: Callable[[], nn.Module] = seeing
+    fails: bool = True
+
+
+def explained(**options: Any) -> Case:
+    return Case({"image": IMAGE, "unit": "output:1", **options})
+
+
+def several(**options: Any) -> Case:
+    return explained(unit=["output:1", "output:3"], **options)
+
+
+NOISE = from_arrays((images(6, SHAPE, seed=9) * 255).round().to(torch.uint8).numpy(), name="noise")
+CASES = {
+    "combine_filters": Case({"unit": "b:1", "strongest": 3}, module=linear, fails=False),
+    "deconvnet": several(),
+    "explain": explained(methods=["saliency", "occlusion"], checks=True, draws=2),
+    "filters": Case({"layer": "conv"}),
+    "grad_cam": several(),
+    "grad_cam_plus_plus": several(),
+    "guided_backprop": several(),
+    "guided_grad_cam": several(),
+    "input_x_gradient": several(),
+    "integrated_gradients": several(steps=4),
+    "layer_cam": several(),
+    "localize": explained(),
+    "lrp": several(),
+    "maximize": Case(
+        {"unit": ["late:2", "output:1", "conv:0"], "steps": 3, "param": 'pixels(start="uniform")',
+         "transforms": "jitter(1)"}
+    ),
+    "occlusion": explained(patch=4, stride=4),
+    "rise": several(samples=8),
+    "saliency": several(signed=True),
+    "sample": Case(
+        {"unit": "h1:1", "chains": 3, "sweeps": 4, "every": 2, "burn_in": 1},
+        module=believing,
+        fails=False,
+    ),
+    "score_cam": several(channels=4),
+    "smoothgrad": several(samples=3),
+    "top_patches": Case(
+        {"dataset": NOISE, "unit": ["late:2", "conv:1"], "k": 2, "project": "guided"}
+    ),
+    "vargrad": several(samples=3),
+}  # fmt: skip
+
+
+def made(name: str) -> tuple[Case, Network]:
+    case = CASES[name]
+    return case, Network(case.module(), SHAPE, name="contract", labels=["a", "b", "c", "d"])
+
+
+def run(name: str, network: Network) -> Picture | Attribution | Sheet:
+    return call(name, network=network, **CASES[name].arguments)
+
+
+def known() -> list[str]:
+    return [name for name in techniques() if name in CASES]
+
+
+def test_every_technique_has_a_case_here():
+    assert set(techniques()) <= set(CASES), "a technique is known that keeps no contract yet"
+
+
+@pytest.mark.parametrize("name", known())
+def test_it_leaves_the_module_and_the_world_as_it_found_them(name):
+    case, network = made(name)
+    given = {k: octets(v) for k, v in case.arguments.items() if isinstance(v, Tensor)}
+    world = surroundings()
+    with left_as_found(network.module):
+        run(name, network)
+    assert surroundings() == world
+    assert {k: octets(v) for k, v in case.arguments.items() if isinstance(v, Tensor)} == given
+    assert _MODES == {}
+    with left_as_found(network.module):
+        run(name, network)
+
+
+@pytest.mark.parametrize("name", [n for n in known() if CASES[n].fails])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_it_leaves_them_so_when_the_module_fails_in_the_middle(name, at):
+    _, network = made(name)
+    network.layers  # noqa: B018 - worked out while all is well
+    world = surroundings()
+    network.module.breaks.left[0] = at
+    with left_as_found(network.module):
+        try:
+            run(name, network)
+        except ZeroDivisionError:
+            failed = True
+        else:
+            failed = network.module.breaks.left[0] <= 0
+            assert not failed, "it swallowed a failure of the module"
+    if at == 1 and name != "filters":
+        assert failed
+    assert surroundings() == world
+    assert _MODES == {}
+    network.module.breaks.left[0] = 0
+    expected = run(name, made(name)[1])
+    assert run(name, network).recipe["result"] == expected.recipe["result"]
+
+
+@pytest.mark.parametrize("name", known())
+def test_the_same_call_gives_the_same_bytes(name, tmp_path):
+    one, other = (run(name, made(name)[1]) for _ in range(2))
+    assert one.recipe == other.recipe
+    assert numbers(one) == numbers(other)
+    files = [
+        result.save(tmp_path / f"{i}.png").read_bytes() for i, result in enumerate((one, other))
+    ]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("name", known())
+def test_nothing_depends_on_the_global_generators(name):
+    _, network = made(name)
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    one = run(name, network)
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    assert numbers(run(name, network)) == numbers(one)
+
+
+@pytest.mark.parametrize("name", known())
+def test_its_recipe_is_json_and_names_every_argument(name):
+    case, network = made(name)
+    result = run(name, network)
+    recipe = result.recipe
+    assert json.loads(json.dumps(recipe, allow_nan=False)) == recipe
+    assert recipe["technique"] == name
+    signature = inspect.signature(techniques()[name].function)
+    assert set(recipe["arguments"]) == set(signature.parameters)
+    assert recipe["arguments"]["network"] == network.recipe()
+    for argument, parameter in signature.parameters.items():
+        # A default of None or of "auto" may be written as what it came to mean.
+        if argument not in case.arguments and isinstance(parameter.default, bool | int):
+            assert recipe["arguments"][argument] == parameter.default
+    assert recipe["result"].startswith("sha256:")
+    for item in result if isinstance(result, Sheet) else []:
+        assert item.recipe["result"] == digest(shown(item))
+        json.dumps(item.recipe, allow_nan=False)
+
+
+@pytest.mark.parametrize("name", known())
+def test_what_it_hands_back_is_float32_on_the_cpu_without_gradients(name):
+    _, network = made(name)
+    result = run(name, network)
+    for item in result if isinstance(result, Sheet) else [result]:
+        for value in vars(item).values():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                assert value.dtype == torch.float32
+                assert value.device.type == "cpu"
+                assert not value.requires_grad
+                assert torch.isfinite(value).all()
+        assert 0 <= float(item.image.min()) <= float(item.image.max()) <= 1
+
+
+@pytest.mark.parametrize("name", known())
+def test_an_unknown_target_is_refused_in_one_sentence(name):
+    case, network = made(name)
+    asked = "layer" if "layer" in case.arguments else "unit"
+    with pytest.raises(RequestError, match="nowhere") as refusal:
+        call(
+            name,
+            network=network,
+            **{**case.arguments, asked: "nowhere:1" if asked == "unit" else "nowhere"},
+        )
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", known())
+def test_its_signature_is_network_then_what_it_is_about_then_options(name):
+    parameters = list(inspect.signature(techniques()[name].function).parameters.values())
+    assert parameters[0].name == "network"
+    kinds = [p.kind for p in parameters]
+    assert kinds == sorted(kinds)
+    assert all(p.default is inspect.Parameter.empty for p in parameters if p.kind != p.KEYWORD_ONLY)
+    assert techniques()[name].summary.endswith(".")
+
+
+def surroundings() -> dict[str, object]:
+    """What a technique could change outside of the module; Python's own generator is not among it.
+
+    (The type checks of these tests draw from that one.)
+    """
+    state = np.random.get_state()  # noqa: NPY002
+    return {
+        "torch": octets(torch.get_rng_state()),
+        "numpy": (state[1].tobytes(), state[2:]),
+        "dtype": torch.get_default_dtype(),
+        "gradients": torch.is_grad_enabled(),
+        "inference": torch.is_inference_mode_enabled(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def shown(item: Picture | Attribution) -> Tensor:
+    if isinstance(item, Attribution):
+        return item.values
+    return item.image if item.raw is None else item.raw
+
+
+def numbers(result: Picture | Attribution | Sheet) -> list[object]:
+    return [octets(shown(i)) for i in (result if isinstance(result, Sheet) else [result])]
