@@ -105,6 +105,21 @@ def test_a_sheet_says_in_words_which_map_fails():
     assert "saliency" not in sheet.title
 
 
+def test_a_technique_that_takes_the_unit_as_a_string_gets_a_string():
+    """As docs/extending.md shows it: the address is handed on as the map's target."""
+
+    def strangers_way(network: og.Network, image: torch.Tensor, unit: str) -> og.Attribution:
+        """Paint the image."""
+        return og.Attribution(values=image.sum(0), image=image, target=unit, score=1.0)
+
+    mark(strangers_way)
+    try:
+        sheet = og.explain(NETWORK, IMAGE, UNIT, methods=["strangers_way"], checks=True, draws=1)
+    finally:
+        del _REGISTRY["strangers_way"], _WRAPPED["strangers_way"]
+    assert NETWORK.resolve(sheet[0].target) == NETWORK.resolve(UNIT)
+
+
 def test_several_images_fill_rows():
     images = torch.stack([IMAGE, IMAGE.flip(2)])
     sheet = og.explain(NETWORK, images, [UNIT, "output:0"], methods=["saliency", "deconvnet"])

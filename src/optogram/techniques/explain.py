@@ -15,7 +15,7 @@ from optogram.core.maps import Asked, Image, Score, asked
 from optogram.core.network import Network
 from optogram.core.technique import call, technique, techniques
 from optogram.core.trust import trust
-from optogram.core.unit import OUTPUT, Target, Targetlike
+from optogram.core.unit import OUTPUT, Target, Targetlike, Unit
 from optogram.pictures import Attribution, Sheet
 from optogram.pictures.errors import RequestError
 from optogram.pictures.lettering import brief
@@ -105,7 +105,9 @@ class _Way:
 
     def __call__(self, network: Network, image: Tensor, target: Target) -> Attribution:
         """The technique's map for one image and one unit."""
-        result = call(self.name, network=network, image=image, unit=target, **self.options)
+        # A stranger's technique may say `unit: str`, and hand it on as its map's target.
+        asked_of = str(target) if isinstance(target, Unit) else target
+        result = call(self.name, network=network, image=image, unit=asked_of, **self.options)
         if isinstance(result, Sheet):
             result = result[0]
         if not isinstance(result, Attribution):
