@@ -59,4 +59,4 @@ names: $(STAMP)  ## record the public names, so that none is lost by accident
 	$(BIN)/python -m tests.public_names
 
 clean:  ## remove what the commands made, except .venv
-	rm -rf build dist docs/api
+	rm -rf build dist docs/api docs/_made docs/examples docs/sg_execution_times.rst

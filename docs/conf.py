@@ -1,5 +1,6 @@
 """How the documentation is built: offline, warnings as errors, no page loads from outside."""
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -17,14 +18,34 @@ author = "the optogram authors"
 release = re.search('"(.+)"', (SOURCE / "version.py").read_text(encoding="utf-8").split("=")[1])[1]
 
 extensions = [
+    "made",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "sg_execution_times.rst", "examples/sg_execution_times.rst"]
 # In a docstring `mean` is a word, and two classes may well have an attribute of that name.
 suppress_warnings = ["ref.python"]
+
+sphinx_gallery_conf = {
+    "examples_dirs": str(HERE.parent / "examples"),
+    "gallery_dirs": "examples",
+    "filename_pattern": ".*",
+    "within_subsection_order": "ExampleTitleSortKey",
+    "image_scrapers": ["made"],
+    "ignore_repr_types": "optogram",
+    "capture_repr": (),
+    "abort_on_example_error": True,
+    "only_warn_on_example_error": False,
+    "remove_config_comments": True,
+    "reset_modules": (),
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 1e9,
+    "download_all_examples": False,
+}
 
 html_theme = "furo"
 html_title = f"optogram {release}"
@@ -38,6 +59,9 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 python_maximum_signature_line_length = 88
 napoleon_use_ivar = True
+
+# What the library says of its ways at level INFO is for whoever asks, not for the pages.
+logging.getLogger("optogram").setLevel(logging.WARNING)
 
 ROOMS = {
     "pictures": "What every technique hands back",

@@ -77,6 +77,23 @@ def picture_of(made: Any) -> bytes:
     raise TypeError(f"a block that is to be shown ends in a result, not in a {type(made).__name__}")
 
 
+def shown_by_an_example(block: Any, names: dict[str, Any], settings: dict[str, Any]) -> str:
+    """What sphinx-gallery shows below a block of an example: the result of its last line."""
+    from sphinx_gallery.scrapers import figure_rst
+
+    made, names["example_globals"]["___"] = names["example_globals"].get("___"), None
+    if not hasattr(made, "_repr_png_"):
+        return ""
+    path = Path(next(names["image_path_iterator"]))
+    path.write_bytes(picture_of(made))
+    return figure_rst([str(path)], settings["src_dir"])
+
+
+def _get_sg_image_scraper() -> Any:
+    """How sphinx-gallery finds the scraper of a module that it is given by name."""
+    return shown_by_an_example
+
+
 def setup(app: Any) -> dict[str, bool]:
     app.add_directive("made", Made)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from optogram.core import techniques
+
 DOCS = Path(__file__).parent.parent / "docs"
+EXAMPLES = sorted((DOCS.parent / "examples").glob("*.py"))
+PAGES = sorted((DOCS / "methods").glob("*.md"))
 LOADED = {
     "audio": "src", "embed": "src", "iframe": "src", "image": "href", "img": "src",
     "link": "href", "script": "src", "source": "src", "use": "href", "video": "src",
@@ -49,6 +53,9 @@ def test_the_pages_build_without_a_warning_and_load_nothing_from_outside(tmp_pat
     assert built.returncode == 0, built.stderr
     pages = [*(tmp_path / "html").rglob("*.html"), *(tmp_path / "html").rglob("*.css")]
     assert {"index.html", "all-of-optogram.html", "slips.html"} <= {page.name for page in pages}
+    for example in EXAMPLES:
+        page = (tmp_path / "html" / "examples" / f"{example.stem}.html").read_text(encoding="utf-8")
+        assert f"{example.stem}.ipynb" in page, "an example that the pages do not run"
     outside = [
         (page.name, address)
         for page in pages
@@ -72,6 +79,12 @@ def test_a_page_that_loads_from_outside_is_noticed(page):
 
 def test_a_link_to_follow_loads_nothing():
     assert fetched('<a href="https://example.com/">there</a>') == []
+
+
+def test_every_technique_has_a_page_that_names_it_in_its_title():
+    titles = [page.read_text(encoding="utf-8").splitlines()[0] for page in PAGES]
+    told = {word for title in titles for word in re.findall(r"[a-z_]+", title)}
+    assert [name for name in techniques() if name not in told] == []
 
 
 def test_every_slip_is_told_once_and_in_order():
