@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 REPORT = HERE.parent / "build" / "bench.json"
+TABLES = REPORT.with_suffix(".md")
 PACKAGES = ["optogram", "torch", "torchvision", "numpy"]
 Row = dict[str, object]
 
@@ -34,7 +36,9 @@ def main(names: list[str]) -> int:
         console.print(table(f"{name} ({seconds:.0f} s)", results[name]))
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n")
-    console.print(f"{len(results)} benchmarks; the numbers stand in {REPORT}.", soft_wrap=True)
+    TABLES.write_text(markdown(results))
+    said = f"{len(results)} benchmarks; the numbers stand in {REPORT} and {TABLES.name} beside it."
+    console.print(said, soft_wrap=True)
     return 0
 
 
@@ -48,6 +52,18 @@ def table(title: str, rows: list[Row]) -> Table:
     for row in rows:
         drawn.add_row(*(shown(row.get(name, "")) for name in columns))
     return drawn
+
+
+def markdown(results: dict[str, list[Row]]) -> str:
+    """Every table as Markdown, below where and on what it was measured."""
+    facts = ", ".join(f"{name} {value}" for name, value in machine().items() if value is not None)
+    parts = [f"Measured on {date.today():%d %B %Y}: {facts}."]
+    for name, rows in results.items():
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        lines = [columns, ["---"] * len(columns)]
+        lines += [[shown(row.get(column, "")) for column in columns] for row in rows]
+        parts.append(f"## {name}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(parts) + "\n"
 
 
 def shown(value: object) -> str:

@@ -15,6 +15,7 @@ from docstrings import readable  # noqa: E402
 
 project = "optogram"
 author = "the optogram authors"
+copyright = "2026, the optogram authors"
 release = re.search('"(.+)"', (SOURCE / "version.py").read_text(encoding="utf-8").split("=")[1])[1]
 
 extensions = [
