@@ -58,9 +58,9 @@ def test_the_wheel_works_away_from_the_checkout(built, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(site)}
     script = (
         "import optogram as og; from optogram.cli import main; "
-        "assert og.__file__.startswith({!r}), og.__file__; "
+        f"assert og.__file__.startswith({str(site)!r}), og.__file__; "
         "main(['maximize', 'mnist-mlp', 'output:7', '--steps', '3', '-o', 'seven.png'])"
-    ).format(str(site))
+    )
     run = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
