@@ -101,6 +101,7 @@ CASES = {
     "guided_grad_cam": several(),
     "input_x_gradient": several(),
     "integrated_gradients": several(steps=4),
+    "invert": Case({"image": IMAGE, "layer": ["late", "fc"], "steps": 3, "starts": 2}),
     "layer_cam": several(),
     "localize": explained(),
     "lrp": several(),

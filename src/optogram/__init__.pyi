@@ -34,6 +34,7 @@ from .techniques import guided_backprop as guided_backprop
 from .techniques import guided_grad_cam as guided_grad_cam
 from .techniques import input_x_gradient as input_x_gradient
 from .techniques import integrated_gradients as integrated_gradients
+from .techniques import invert as invert
 from .techniques import layer_cam as layer_cam
 from .techniques import localize as localize
 from .techniques import lrp as lrp

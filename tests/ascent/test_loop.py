@@ -1,6 +1,7 @@
 """The loop that every picture made for a unit comes from."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -295,13 +296,76 @@ def test_three_bright_pixels_are_found():
     assert found.scores.tolist() == [3]
 
 
+def valley(x):
+    """Rosenbrock's function, with its minimum at 1."""
+    return (100 * (x[..., 1:] - x[..., :-1].square()).square() + (1 - x[..., :-1]).square()).sum(-1)
+
+
+def down_the_valley(x, steps, **options):
+    network = Network(nn.Flatten(), (1, 1, 6)).to("cpu")
+    network.dtype = torch.float64
+    question = ask.objective(lambda acts: -valley(acts.image.flatten(1)))
+    made = param.pixels(start=x, box=None)
+    owners = [str(n) for n in range(len(x))] if x.dim() == 4 else ["image"]
+    return last(
+        ascend(network, question, made, steps=steps, shape=(1, 1, 6), owners=owners, **options)
+    )
+
+
+def test_l_bfgs_takes_the_steps_of_torchs_where_there_is_one_image():
+    x = torch.full((6,), 0.3, dtype=torch.float64, requires_grad=True)
+    start = x.detach().clone().view(1, 1, 6)
+    theirs = torch.optim.LBFGS(
+        [x], lr=0.5, max_iter=25, history_size=10, tolerance_grad=0, tolerance_change=0
+    )
+
+    def closure():
+        theirs.zero_grad()
+        value = valley(x)
+        value.backward()
+        return value
+
+    theirs.step(closure)
+    ours = down_the_valley(start, 25, optimizer="L-BFGS", lr=0.5)
+    assert torch.allclose(ours.images.flatten(), x.detach(), rtol=1e-8)
+
+
+def test_l_bfgs_moves_each_image_as_it_moves_it_alone():
+    starts = torch.linspace(0.1, 0.8, 18, dtype=torch.float64).view(3, 1, 1, 6)
+    together = down_the_valley(starts, 12, optimizer="lbfgs", lr=0.5)
+    for start, image in zip(starts, together.images, strict=True):
+        alone = down_the_valley(start, 12, optimizer="L-BFGS", lr=0.5)
+        assert torch.allclose(alone.images[0], image, rtol=1e-9)
+
+
+def test_momentum_adds_up_and_begins_anew_where_the_factor_changes():
+    question = ask.objective(lambda acts: 3 * acts.image.sum((1, 2, 3)))
+    options = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.5, "schedule": [1.0, 0.1]}
+    made = param.pixels(start=0.5, box=None)
+    images = [s.images.mean() for s in ascend(NETWORK, question, made, steps=4, **options)]
+    changes = [float(after - before) for before, after in pairwise(images)]
+    assert changes == pytest.approx([0.03, 0.045, 0.003, 0.0045], rel=1e-9)
+
+
+def test_a_step_relative_to_the_mean_changes_the_mean_pixel_by_the_rate():
+    made = param.pixels(start="uniform", box=None)
+    options = {"optimizer": "SGD", "lr": 1.5 / 255, "relative": "mean"}
+    before, after = ascend(NETWORK, ask.energy("hidden"), made, steps=1, **options)
+    change = (after.images - before.images).abs().mean()
+    assert float(change) == pytest.approx(1.5 / 255, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (
-            {"optimizer": "LBFGS"},
-            "no optimiser called 'LBFGS' that treats each pixel by itself; there is SGD",
+            {"optimizer": "Rprop"},
+            "no optimiser called 'Rprop' that treats each pixel by itself; there is SGD",
         ),
+        ({"momentum": 0.9, "optimizer": "Adam"}, "momentum=0.9: from 0 to below 1, and of SGD"),
+        ({"schedule": []}, "at least one factor"),
+        ({"schedule": [1.0, -0.5]}, "none below 0"),
+        ({"tile": 0}, "tile=0 should be 'auto', None or pixels a side"),
         ({"optimizer": "Muon"}, "no optimiser called 'Muon'"),
         (
             {"schedule": "exponential"},

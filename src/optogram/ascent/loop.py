@@ -3,16 +3,19 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from optogram.ascent.lbfgs import LBFGS
 from optogram.ascent.param import Parameterization
+from optogram.ascent.tiles import Tiling, tile_for
 from optogram.ascent.transform import drawn
 from optogram.core.activations import Activations, PerImage
 from optogram.core.chance import Streams
+from optogram.core.expression import say
 from optogram.core.gradient import slope
 from optogram.core.network import Network
 from optogram.core.objective import Objective, image_sum
@@ -56,11 +59,13 @@ def ascend(
     steps: int = 512,
     optimizer: str = "Adam",
     lr: float = 0.05,
-    schedule: str = "constant",
-    relative: bool = False,
+    momentum: float = 0.0,
+    schedule: str | Sequence[float] = "constant",
+    relative: bool | Literal["mean"] = False,
     transforms: Sequence[Any] = (),
     looks: int = 1,
     redirect: int = 0,
+    tile: int | str | None = None,
     shape: tuple[int, int, int] | None = None,
     owners: Sequence[str] = ("image",),
     seed: int = 0,
@@ -76,16 +81,23 @@ def ascend(
         objective: what to raise, one number per image.
         param: what may be painted; its start and its constraint.
         steps: how many steps to take.
-        optimizer: a `torch.optim` optimiser that treats each number by itself: "SGD", "Adam", ...
-        lr: its step size, in units of the parameters for Adam, per unit of gradient for SGD.
-        schedule: how `lr` changes: "constant", "linear" to 0, "cosine" to 0.
+        optimizer: a `torch.optim` optimiser that treats each number by itself: "SGD", "Adam", ...,
+            or "L-BFGS", which treats each image by itself.
+        lr: its step size, in units of the parameters for Adam, per unit of gradient for SGD, of the
+            quasi-Newton step for L-BFGS (1 is usual).
+        momentum: of SGD, v <- momentum * v + gradient.
+        schedule: how `lr` changes: "constant", "linear" to 0, "cosine" to 0, or a list of factors,
+            each for an equal part of the steps; momentum begins anew where the factor changes.
         relative: divide what the network says by the mean |gradient| of the pixels it reaches, at
             every step: a regulariser's weight and the step size then mean the same for every unit.
+            "mean" divides by the plain mean over all pixels, as DeepDream does.
         transforms: functions that the network looks through; regularisers see the canvas itself.
         looks: how many draws of the transforms a step averages over.
         redirect: for so many first steps gradients find a way through ReLUs that stop them all
             (`rules.redirected`), so that a start at which a unit is cut off is no end.
         shape: (channel, height, width) of what is painted; by default the network's.
+        tile: show images that are larger than this many pixels a side in pieces, with the same
+            gradient (see `ascent.tiles`); "auto" does so beyond 1.2 million pixels.
         owners: a name for each image of the batch; it selects its random stream.
         seed: the other thing that selects it.
 
@@ -96,14 +108,17 @@ def ascend(
         raise RequestError(f"looks={looks}, redirect={redirect}: at least 1 look, at least 0 steps")
     if steps < 0 or not lr >= 0 or not math.isfinite(lr):
         raise RequestError(f"steps={steps}, lr={lr}: neither may be negative")
-    if schedule not in SCHEDULES:
-        raise RequestError(f"no schedule called {schedule!r}; there is {', '.join(SCHEDULES)}")
+    if not 0 <= momentum < 1 or (momentum and optimizer.lower() != "sgd"):
+        raise RequestError(f"momentum={momentum}: from 0 to below 1, and of SGD alone")
+    factor = _schedule(schedule)
     streams = Streams(seed, tuple(owners))
     param.begin(
         shape or network.shape, streams, torch.empty((), device=network.device, dtype=network.dtype)
     )
     parameters = list(param.parameters())
-    climber = _optimizer(optimizer, parameters, lr)
+    climber = _optimizer(optimizer, parameters, lr, momentum)
+    tile = tile_for(network, objective.layers, shape or network.shape, tile)
+    pace = factor(0.0)
     importance: Tensor | None = None
     for index in range(steps + 1):
         last = index == steps
@@ -112,7 +127,9 @@ def ascend(
             canvas = param.canvas()
             shown = param.shown(canvas)
             views = [
-                _look(network, objective, drawn(transforms, s, index)(shown), canvas, rule, last)
+                _look(
+                    network, objective, drawn(transforms, s, index)(shown), canvas, rule, last, tile
+                )
                 for s in _each_look(streams, looks)
             ]
             parts = [_mean(values) for values in zip(*(v.parts for v in views), strict=True)]
@@ -120,7 +137,7 @@ def ascend(
                 pull = _mean_of([view.pull for view in views])
                 rest = _mean_of([view.rest for view in views])
                 importance = _added(importance, pull)
-                about_units = relative and bool(objective.layers)
+                about_units = relative if objective.layers else False
                 found, lengths = _uphill(pull, rest, canvas, parameters, about_units)
         yield Step(
             index,
@@ -133,8 +150,11 @@ def ascend(
         if not last:
             for parameter, gradient in zip(parameters, param.guard(found), strict=True):
                 parameter.grad = gradient
+            before, pace = pace, factor(index / steps)
+            if momentum and pace != before and not isinstance(schedule, str):
+                climber.state.clear()
             for group in climber.param_groups:
-                group["lr"] = lr * SCHEDULES[schedule](index / steps)
+                group["lr"] = lr * pace
             climber.step()
             param.settle()
 
@@ -152,8 +172,16 @@ class _Look(NamedTuple):
 
 
 def _look(
-    network: Network, objective: Objective, view: Tensor, canvas: Tensor, rule: Rule, last: bool
+    network: Network,
+    objective: Objective,
+    view: Tensor,
+    canvas: Tensor,
+    rule: Rule,
+    last: bool,
+    tile: int | None,
 ) -> _Look:
+    if tile is not None:
+        return _look_at_tiles(network, objective, view, canvas, rule, last, tile)
     parts = objective.parts(_hear(network, objective, view, canvas, rule))
     said = tuple(part.detach() for part in parts)
     if last:
@@ -162,6 +190,29 @@ def _look(
     about = [p for p, term in zip(parts, objective.terms, strict=True) if not term.layers]
     (pull,) = slope(_total(heard or about), canvas, what=str(objective))
     rest = slope(_total(about), canvas, what=str(objective))[0] if heard and about else None
+    return _Look(said, pull, rest)
+
+
+def _look_at_tiles(
+    network: Network,
+    objective: Objective,
+    view: Tensor,
+    canvas: Tensor,
+    rule: Rule,
+    last: bool,
+    tile: int,
+) -> _Look:
+    tiling = Tiling(network, objective.layers, view.detach(), tile, rule)
+    parts = objective.parts(tiling.activations(canvas))
+    said = tuple(part.detach() for part in parts)
+    if last:
+        return _Look(said, None, None)
+    heard = _total([p for p, term in zip(parts, objective.terms, strict=True) if term.layers])
+    about = [p for p, term in zip(parts, objective.terms, strict=True) if not term.layers]
+    pull = tiling.back(slope(heard, *tiling.leaves, what=str(objective)))
+    if view is not canvas:
+        (pull,) = torch.autograd.grad(view, canvas, pull, retain_graph=True)
+    rest = slope(_total(about), canvas, what=str(objective))[0] if about else None
     return _Look(said, pull, rest)
 
 
@@ -192,18 +243,25 @@ def _uphill(
     rest: Tensor | None,
     canvas: Tensor,
     parameters: Sequence[Tensor],
-    relative: bool,
+    relative: bool | str,
 ) -> tuple[tuple[Tensor, ...], PerImage]:
     """Where the parameters should go, and the length of what the network's part of it says."""
     assert pull is not None
     lengths = image_sum(pull.square()).sqrt()
     if relative:
-        pull = pull / _size(pull)[:, None, None, None]
+        size = _mean_size(pull) if relative == "mean" else _size(pull)
+        pull = pull / size[:, None, None, None]
     if rest is not None:
         pull = pull + rest
     if canvas is parameters[0]:
         return (pull,), lengths
     return torch.autograd.grad(canvas, parameters, pull), lengths
+
+
+def _mean_size(gradient: Tensor) -> PerImage:
+    """The mean |gradient| over all pixels and channels; 1 where there is none."""
+    size = image_sum(gradient.abs()) / gradient[0].numel()
+    return torch.where(size > 0, size, 1)
 
 
 def _size(gradient: Tensor) -> PerImage:
@@ -233,16 +291,31 @@ def _hear(
     return Activations(network, canvas, heard.layers)
 
 
-def _optimizer(name: str, parameters: Sequence[Tensor], lr: float) -> torch.optim.Optimizer:
+def _schedule(schedule: str | Sequence[float]) -> Schedule:
+    if isinstance(schedule, str):
+        if schedule not in SCHEDULES:
+            raise RequestError(f"no schedule called {schedule!r}; there is {', '.join(SCHEDULES)}")
+        return SCHEDULES[schedule]
+    factors = [float(one) for one in schedule]
+    if not factors or not all(one >= 0 and math.isfinite(one) for one in factors):
+        raise RequestError(f"schedule={say(schedule)}: at least one factor, none below 0")
+    return lambda done: factors[min(int(done * len(factors) + 1e-9), len(factors) - 1)]
+
+
+def _optimizer(
+    name: str, parameters: Sequence[Tensor], lr: float, momentum: float
+) -> torch.optim.Optimizer:
+    if name.lower() in ("l-bfgs", "lbfgs"):
+        return LBFGS(parameters, lr)
     known = {n.lower(): n for n in _ELEMENTWISE}
     if name.lower() not in known:
         raise RequestError(
             f"no optimiser called {name!r} that treats each pixel by itself; there is "
-            f"{', '.join(_ELEMENTWISE)}"
+            f"{', '.join(_ELEMENTWISE)} and L-BFGS"
         )
     # lr=0 is a legitimate request (nothing moves), and some optimisers refuse it.
     made: torch.optim.Optimizer = getattr(torch.optim, known[name.lower()])(
-        parameters, lr=lr, maximize=True
+        parameters, lr=lr, maximize=True, **({"momentum": momentum} if momentum else {})
     )
     return made
 

@@ -53,6 +53,11 @@ def unit(pattern: str, network: Network) -> str:
     return str(found[0])
 
 
+def layers(names: tuple[str, ...], _: Network) -> str | list[str]:
+    """The names of layers as they were typed: one by itself, several as a list."""
+    return names[0] if len(names) == 1 else list(names)
+
+
 def image(source: str, network: Network) -> torch.Tensor:
     """The image in a file or of a data set, in the network's size."""
     found = image_for(network, source)

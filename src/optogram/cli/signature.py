@@ -107,7 +107,8 @@ def slot(parameter: inspect.Parameter, explanation: str) -> Slot | None:
         nargs=-1 if several else 1,
         required=parameter.default is parameter.empty,
     )
-    return Slot(argument, read)
+    can_be_none = types.NoneType in members(parameter.annotation)
+    return Slot(argument, partial(_or_none, read) if can_be_none else read)
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
@@ -137,7 +138,7 @@ def _meaning(parameter: inspect.Parameter, kinds: list[Any]) -> tuple[str, bool,
     if parameter.name in UNITS:
         return "UNIT", several, reading.units if several else reading.unit
     if parameter.name == "layer":
-        return "LAYER", False, _as_it_is
+        return "LAYER", several, reading.layers if several else _as_it_is
     if ImageSet in kinds:
         return "DATA", False, reading.data
     return parameter.name.upper(), False, _text(kinds)

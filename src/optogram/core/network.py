@@ -182,6 +182,11 @@ class Network:
             1 if self._std is None else self._std
         )
 
+    @property
+    def mean(self) -> Tensor | None:
+        """What is subtracted from each channel, (1, channel, 1, 1); None where nothing is."""
+        return self._mean
+
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Every named layer in the order in which it answers; a repeated call is `name#2`."""

@@ -315,15 +315,23 @@ def norm(p: float = 2.0) -> Objective:
 
 
 @spoken
-def alpha_norm(alpha: float = 6.0, about: float = 0.0) -> Objective:
+def alpha_norm(alpha: float = 6.0, about: float | Sequence[float] = 0.0) -> Objective:
     """sum |x - about|^alpha, without the root (Mahendran & Vedaldi, 2015, eq. 3).
 
     `alpha=2` is the squared L2 norm that Simonyan et al. (2013) subtract; `about` is the grey that
-    counts as no image.
+    counts as no image, or a colour, a number a channel.
     """
     if alpha < 1:
         raise RequestError(f"alpha_norm({alpha}): alpha >= 1")
-    return _term(lambda acts: image_sum(_power(acts.image - about if about else acts.image, alpha)))
+
+    def value(acts: Activations) -> PerImage:
+        grey = torch.tensor(about, dtype=acts.image.dtype, device=acts.image.device)
+        grey = grey.reshape(-1, 1, 1)
+        if len(grey) not in (1, acts.image.shape[1]):
+            raise RequestError(f"about={say(about)} is no colour of {acts.image.shape[1]} channels")
+        return image_sum(_power(acts.image - grey, alpha))
+
+    return _term(value)
 
 
 def image_sum(values: Float[Tensor, " batch *rest"]) -> PerImage:

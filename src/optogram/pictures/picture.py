@@ -37,6 +37,7 @@ class Picture:
         rival_score: that unit's score.
         answers: the whole network's strongest outputs on the picture, (label, probability).
         raw: what the network was really shown, where that is no image in [0, 1].
+        measures: what else was measured on it, (name, number).
         recipe: how it was made.
     """
 
@@ -52,6 +53,7 @@ class Picture:
     rival_score: float | None = None
     answers: tuple[tuple[str, float], ...] = ()
     raw: Float[Tensor, "raw_channel raw_height raw_width"] | None = None
+    measures: tuple[tuple[str, float], ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,6 +72,7 @@ class Picture:
             rival_score=number(self.rival_score),
             answers=tuple((str(label), float(chance)) for label, chance in self.answers),
             raw=None if self.raw is None else own(self.raw),
+            measures=tuple((str(name), float(value)) for name, value in self.measures),
         )
 
     def __repr__(self) -> str:
@@ -85,7 +88,9 @@ class Picture:
     def caption(self) -> tuple[str, ...]:
         """Short lines for under it: unit, score beside the data's, rival, answers, verdict."""
         score, rival, answers = self._score_line(), self._rival_line(), self._answers_line()
-        return tuple(line for line in (self.unit, score, rival, answers, self.verdict) if line)
+        measured = (f"{name} {brief(value)}" for name, value in self.measures)
+        lines = (self.unit, score, rival, answers, self.verdict, *measured)
+        return tuple(line for line in lines if line)
 
     def _score_line(self) -> str:
         if self.times_data is not None:
@@ -118,6 +123,7 @@ class Picture:
             "rival": self.rival,
             "rival_score": self.rival_score,
             "answers": [[label, chance] for label, chance in self.answers],
+            "measures": [[name, value] for name, value in self.measures],
         }
 
     def pil(self, scale: int | None = None) -> "PILImage":

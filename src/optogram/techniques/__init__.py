@@ -13,6 +13,7 @@ from optogram.techniques.guided_backprop import guided_backprop as guided_backpr
 from optogram.techniques.guided_grad_cam import guided_grad_cam as guided_grad_cam
 from optogram.techniques.input_x_gradient import input_x_gradient as input_x_gradient
 from optogram.techniques.integrated_gradients import integrated_gradients as integrated_gradients
+from optogram.techniques.invert import invert as invert
 from optogram.techniques.localize import localize as localize
 from optogram.techniques.lrp import lrp as lrp
 from optogram.techniques.maximize import maximize as maximize
