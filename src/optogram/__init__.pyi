@@ -1,3 +1,4 @@
+from . import atlas as atlas
 from . import zoo as zoo
 from .ascent import Step as Step
 from .ascent import ascend as ascend
