@@ -167,7 +167,8 @@ class Index:
         keep = "" if recipe.name == "positive" else " WHERE units.score IS NULL"
         self.base.executemany(
             "INSERT INTO units (layer, unit, label, score, verdict, ratio) "
-            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET score = excluded.score, verdict = excluded.verdict, "
+            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "score = excluded.score, verdict = excluded.verdict, "
             f"ratio = excluded.ratio{keep}",
             rows,
         )
