@@ -245,6 +245,25 @@ def test_no_global_random_number_is_drawn():
     assert np.array_equal(np.random.get_state()[1], numbers)  # noqa: NPY002
 
 
+def test_a_step_averages_over_as_many_draws_as_looks():
+    """The score is linear in what is seen, so it is the mean of the scores of each draw."""
+    seen = []
+
+    def kept(images):
+        seen.append(images.detach().clone())
+        return images
+
+    canvas = param.pixels(start=torch.rand(3, 10, 10, generator=torch.Generator().manual_seed(1)))
+    question = ask.activation("hidden:3")
+    (start, _) = ascend(
+        NETWORK, question, canvas, steps=1, looks=5, transforms=[transform.jitter(4), kept]
+    )
+    assert len(seen) == 2 * 5
+    assert any(not torch.equal(seen[0], other) for other in seen[1:5])
+    each = [float(question(NETWORK.read(view, "hidden"))) for view in seen[:5]]
+    assert float(start.scores) == pytest.approx(sum(each) / 5)
+
+
 def test_the_network_looks_through_the_transforms_and_regularisers_do_not():
     seen = []
 
