@@ -1,65 +1,109 @@
-"""What a survey costs over the bare forward passes it cannot do without, and its memory."""
+"""What a survey costs over the bare forward passes it cannot do without, and its memory.
+
+One run over all images, shard by shard, in turn with bare passes over the images of the same shard:
+the ratio is of the whole run's time, the extremes are those of its shards. OPTOGRAM_BENCH names one
+network to take it alone.
+"""
 
 import copy
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
+from typing import get_args
 
 import torch
 import torchvision
 from torch import nn
 
-from benchmarks.paired import paired
+from benchmarks.paired import Paired, Time, timed, timed_pair
 from optogram.core import Network
 from optogram.survey import ImageSet, from_arrays
-from optogram.survey.run import _batch
-from optogram.survey.scan import Plan, planned, scan
+from optogram.survey.part import merged_parts
+from optogram.survey.run import _batch, _shard
+from optogram.survey.scan import Plan, Statistics, planned, scan
 from optogram.zoo.mnist_mlp import mnist_mlp
 
-PHOTOS, DIGITS, REPEATS = 400, 60_000, 2
+PHOTOS, DIGITS = 1_000, 60_000
+STATISTICS: tuple[Statistics, ...] = get_args(Statistics)
 
 
 def run() -> list[dict[str, object]]:
-    rows = []
+    rows, wanted = [], os.environ.get("OPTOGRAM_BENCH", "")
     torch.manual_seed(0)
     photos = from_arrays(torch.randint(0, 256, (PHOTOS, 3, 224, 224), dtype=torch.uint8))
     for name in ("resnet18", "googlenet"):
-        options = {} if name == "resnet18" else {"init_weights": False, "aux_logits": False}
-        module = getattr(torchvision.models, name)(weights=None, **options).eval()
-        for statistics in ("none", "moments", "all"):
-            rows.append(row(name, module, photos, nn.Conv2d, statistics))
-    digits = from_arrays(torch.randint(0, 256, (DIGITS, 1, 28, 28), dtype=torch.uint8))
-    for statistics in ("none", "moments", "all"):
-        rows.append(row("mnist-mlp", mnist_mlp().eval(), digits, nn.Linear, statistics))
-    return rows + [remembered(count) for count in (1_000, 10_000)]
+        if name in wanted or not wanted:
+            options = {} if name == "resnet18" else {"init_weights": False, "aux_logits": False}
+            module = getattr(torchvision.models, name)(weights=None, **options).eval()
+            rows += [row(name, module, photos, nn.Conv2d, kind) for kind in STATISTICS]
+    if "mnist" in wanted or not wanted:
+        digits = from_arrays(torch.randint(0, 256, (DIGITS, 1, 28, 28), dtype=torch.uint8))
+        rows += [row("mnist-mlp", mnist_mlp().eval(), digits, nn.Linear, n) for n in STATISTICS]
+    if "memory" in wanted or not wanted:
+        rows += [remembered(count) for count in (1_000, 10_000)]
+    return rows
 
 
 def row(
-    name: str, module: nn.Module, images: ImageSet, kind: type[nn.Module], statistics: str
+    name: str, module: nn.Module, images: ImageSet, kind: type[nn.Module], statistics: Statistics
 ) -> dict[str, object]:
     shape = images.take(torch.tensor([0]))[0].shape[1:]
     network = Network(module, tuple(shape))
     layers = tuple(n for n, part in module.named_modules() if isinstance(part, kind))
-    plan = planned(Plan(layers, statistics=statistics, batch=_batch(network.shape)), len(images))  # type: ignore[arg-type]
+    plan = planned(Plan(layers, statistics=statistics, batch=_batch(network.shape)), len(images))
+    size = _shard(len(images), plan.batch, None)
+    spans = [(first, min(first + size, len(images))) for first in range(0, len(images), size)]
     bare = fastest(module, images, plan.batch)
-    ratio = paired(lambda: scan(network, images, plan, 0, len(images)), bare, repeats=REPEATS)
+    scan(network, images, plan, 0, 4 * plan.batch)
+    bare(0, 4 * plan.batch)
+    pairs, part = [], None
+    for number, span in enumerate(spans):
+
+        def survey(span: tuple[int, int] = span) -> None:
+            nonlocal part
+            more = scan(network, images, plan, *span, earlier=part)
+            part = more if part is None else merged_parts([part, more])
+
+        bare_span = partial(bare, *span)
+        pairs.append(timed_pair(survey, bare_span, turned=number % 2 == 1))
+    ratio = Paired(*zip(*pairs, strict=True))
+    whole, passes = (
+        Time(sum(time.wall for time in times), sum(time.cpu for time in times))
+        for times in (ratio.a, ratio.b)
+    )
     return {
         "what": f"survey of {len(layers)} layers / bare passes",
         "network": name,
         "statistics": statistics,
         "images": len(images),
         **ratio.row(),
-    }
+        **Paired((whole,), (passes,)).row(),
+        "wall min": min(ratio.wall_ratios), "wall max": max(ratio.wall_ratios),
+        "cpu min": min(ratio.cpu_ratios), "cpu max": max(ratio.cpu_ratios),
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
 
 
-def fastest(module: nn.Module, images: ImageSet, batch: int) -> Callable[[], None]:
-    """The forward passes alone, with channels last in memory where that is faster."""
-    bare = copy.deepcopy(module).to(memory_format=torch.channels_last)
-
-    def go() -> None:
+def fastest(module: nn.Module, images: ImageSet, batch: int) -> Callable[[int, int], None]:
+    """The forward passes alone, in whichever memory format is faster for this module."""
+    shown = next(images.batches(batch))[1]
+    layouts = {}
+    for layout in (torch.channels_last, torch.contiguous_format):
+        module.to(memory_format=layout)  # and left in the order it came in, below
         with torch.no_grad():
-            for _, shown, _ in images.batches(batch):
-                bare(shown.contiguous(memory_format=torch.channels_last))
+            seconds = [
+                timed(lambda: module(shown.contiguous(memory_format=layout))).cpu for _ in range(4)
+            ]
+        layouts[layout] = min(seconds)
+    best = min(layouts, key=lambda layout: layouts[layout])
+    bare = copy.deepcopy(module).to(memory_format=best)
+
+    def go(start: int, stop: int) -> None:
+        with torch.no_grad():
+            for _, shown, _ in images.batches(batch, start=start, stop=stop):
+                bare(shown.contiguous(memory_format=best))
 
     return go
 

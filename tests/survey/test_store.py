@@ -86,7 +86,9 @@ def test_only_what_has_a_marker_counts(tmp_path, monkeypatch):
     (store.parts / ".part-000000048.parquet.999999999-ab.tmp").write_bytes(b"litter")
     scanned = []
     ours = scan.scan
-    monkeypatch.setattr("optogram.survey.run.scan", lambda *a: scanned.append(a[3]) or ours(*a))
+    monkeypatch.setattr(
+        "optogram.survey.run.scan", lambda *a, **k: scanned.append(a[3]) or ours(*a, **k)
+    )
     surveyed(tmp_path / "other")
     assert scanned == [12, 20]
     surveyed(tmp_path / "whole")

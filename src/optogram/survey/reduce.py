@@ -1,7 +1,8 @@
 """What a batch says about each unit of a layer, read once while the answer is in the cache."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,122 +11,110 @@ from torch import Tensor
 from optogram.survey.statistics import Moments
 
 CHUNK = 1 << 17
-"""How many numbers are looked at together: half a megabyte, which stays in a core's own cache."""
+"""How many numbers a CPU looks at together: they fit a cache, and are worth a call."""
 
-SMALL = 1024
-"""Maps of up to so many places are looked up together."""
+SMALL = 256
+"""Maps of more places are kept with the largest value of each row, to find a place by."""
 
 
 @dataclass(frozen=True, eq=False)
 class Heard:
     """What a layer answered to a batch.
 
-    `lines` are its numbers, (batch, unit, place); places are counted row by row. `strongest` is
-    each unit's largest value on each image. `moments` are over all images and places, None if not
-    asked for.
+    `maps` are its numbers, (batch, row, column, unit), and `peaks` the largest of each row. Places
+    are counted row by row; tokens and small maps are one row. `moments` are over all images and
+    places, None if not asked for.
     """
 
-    lines: Float[Tensor, "batch unit place"]
-    strongest: Float[Tensor, "batch unit"]
+    maps: Float[Tensor, "batch row column unit"]
+    peaks: Float[Tensor, "batch row unit"]
     moments: Moments | None
+
+    @cached_property
+    def strongest(self) -> Float[Tensor, "batch unit"]:
+        """Each unit's largest value on each image."""
+        return self.peaks.amax(1).float().cpu()
+
+    @property
+    def lines(self) -> Float[Tensor, "batch unit place"]:
+        """All numbers, for each image and unit place by place."""
+        return self.maps.flatten(1, 2).mT
 
     def find(self, rows: Int64[Tensor, " pair"], units: Int64[Tensor, " pair"]) -> Tensor:
         """The place of the largest value of units on images, the first of equals, (pair,)."""
-        if self.lines.shape[2] == 1:
-            return torch.zeros_like(units)
-        return self._by_row(rows, units, lambda maps: maps.argmax(1))
+        images, units = rows.to(self.maps.device), units.to(self.maps.device)
+        row = self.peaks[images, :, units].argmax(1)
+        column = self.maps[images, row, :, units].argmax(1)
+        return (row * self.maps.shape[2] + column).cpu()
 
     def look(self, rows: Int64[Tensor, " pair"], units: Int64[Tensor, " pair"]) -> Tensor:
         """The maps of some units on some images, (pair, place)."""
-        return self._by_row(rows, units, lambda maps: maps.float())
-
-    def _by_row(self, rows: Tensor, units: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
-        """Image by image where maps are large: the units of one lie close together."""
-        if self.lines.shape[2] <= SMALL:
-            device = self.lines.device
-            return ask(self.lines[rows.to(device), units.to(device)]).cpu()
-        order = rows.argsort(stable=True)
-        answers = []
-        for row in rows.unique().tolist():
-            some = units[order][rows[order] == row].to(self.lines.device)
-            answers.append(ask(self.lines[row].index_select(0, some)).cpu())
-        together = torch.cat(answers)
-        return torch.empty_like(together).index_copy_(0, order, together)
+        images, units = rows.to(self.maps.device), units.to(self.maps.device)
+        return self.maps[images, :, :, units].float().flatten(1).cpu()
 
 
 def heard(answer: Tensor, axis: int, *, with_moments: bool = True) -> Heard:
     """Take in a layer's answer, whose units are on `axis` (the batch is axis 0)."""
-    maps = answer[:, None] if axis == 0 else answer.movedim(axis, 1)
-    if maps.dim() == 2:
-        numbers = maps.cpu()
-        return Heard(
-            maps[..., None], numbers.float(), _of_numbers(numbers) if with_moments else None
-        )
-    lines = _lines(maps)
-    parts = [_of_chunk(chunk, with_moments) for chunk in _chunks(lines)]
-    per_image = len(parts) // len(lines) if len(parts) > len(lines) else 1
-    strongest = torch.cat([part[0] for part in parts])
-    strongest = strongest.unflatten(0, (-1, per_image)).amax(1).float().cpu()
+    given = answer[..., None] if axis == 0 else answer.movedim(axis, -1)
+    if given.dim() == 2:
+        maps = given[:, None, None]
+    elif given.dim() == 4 and given.shape[1] * given.shape[2] > SMALL:
+        maps = given
+    else:
+        maps = given.flatten(1, -2)[:, None]
+    peaks = maps.amax(2) if maps.shape[2] > 1 else maps[:, :, 0]
     if not with_moments:
-        return Heard(lines, strongest, None)
-    found = [torch.cat(column).cpu() for column in zip(*(part[1:] for part in parts), strict=True)]
-    return Heard(lines, strongest, _joined(strongest, *found))
+        return Heard(maps, peaks, None)
+    about = maps[0, 0, 0].float()
+    found = torch.stack([_of_chunk(chunk, about) for chunk in _chunks(maps)])
+    return Heard(maps, peaks, _moments(maps.numel() // maps.shape[-1], peaks, about, found))
 
 
-def _of_numbers(numbers: Float[Tensor, "batch unit"]) -> Moments:
-    wide = numbers.double()
-    mean = wide.mean(0)
-    spread = (wide - mean).square().sum(0)
-    low, high = wide.amin(0).float(), wide.amax(0).float()
-    return Moments(len(wide), mean, spread, low, high, (wide > 0).sum(0))
+def _chunks(maps: Float[Tensor, "batch row column unit"]) -> Iterator[Tensor]:
+    """Several images at a time, or some rows of one; on a GPU all at once."""
+    if maps.device.type != "cpu":
+        yield maps
+        return
+    _, rows, columns, units = maps.shape
+    if rows * columns * units <= CHUNK:
+        yield from maps.split(CHUNK // (rows * columns * units))
+        return
+    for image in maps.split(1):
+        yield from image.split(max(1, CHUNK // (columns * units)), 1)
 
 
-def _lines(maps: Float[Tensor, "batch unit *places"]) -> Float[Tensor, "batch unit place"]:
-    """(batch, unit, place) without a copy, whether units or places lie closest in memory."""
-    last = maps.movedim(1, -1)
-    return last.flatten(1, -2).mT if last.is_contiguous() else maps.flatten(2)
+def _of_chunk(
+    chunk: Float[Tensor, "part row column unit"], about: Float[Tensor, " unit"]
+) -> Float[Tensor, "4 unit"]:
+    """Of each unit: sum and squares of distances from `about`, smallest, how many above 0.
 
-
-def _chunks(lines: Float[Tensor, "batch unit place"]) -> list[Tensor]:
-    """Several images at a time, or equally many parts of each image."""
-    _, units, places = lines.shape
-    if units * places <= CHUNK:
-        return list(lines.split(max(1, CHUNK // (units * places))))
-    step = -(-places // -(-units * places // CHUNK))
-    return [part for row in lines.split(1) for part in row.split(step, 2)]
-
-
-def _of_chunk(chunk: Float[Tensor, "part unit place"], with_moments: bool) -> tuple[Tensor, ...]:
-    """By image and unit: largest, mean, spread about it, smallest, how many above 0, of all."""
-    largest = chunk.amax(2)
-    if not with_moments:
-        return (largest,)
-    mean = chunk.mean(2)
-    room = torch.sub(chunk, mean[..., None])
-    spread = room.mul_(room).sum(2)
+    Each is one pass over what lies in the cache, units last: that is what torch does fastest.
+    """
+    if chunk.dtype not in (torch.float32, torch.float64):
+        chunk = chunk.float()
+    every = (0, 1, 2)
+    # Distances from a value near the mean lose nothing where the mean is large.
+    room = torch.sub(chunk, about)
+    total = room.sum(every)
+    square = room.mul_(room).sum(every)
     # A sum of zeros and ones is exact in float32 up to 16 million places, and much faster.
-    active = torch.gt(chunk, 0, out=room).sum(2)
-    return (
-        largest,
-        mean,
-        spread,
-        chunk.amin(2),
-        active,
-        torch.full_like(mean[:, :1], chunk.shape[2]),
-    )
+    active = torch.gt(chunk, 0, out=room).sum(every)
+    return torch.stack([total, square, chunk.amin(every), active])
 
 
-def _joined(
-    strongest: Tensor, mean: Tensor, spread: Tensor, low: Tensor, active: Tensor, count: Tensor
+def _moments(
+    count: int,
+    peaks: Float[Tensor, "batch row unit"],
+    about: Float[Tensor, " unit"],
+    found: Float[Tensor, "chunk 4 unit"],
 ) -> Moments:
-    mean, count = mean.double(), count.double()
-    total = count.sum()
-    middle = (mean * count).sum(0) / total
+    total, square, _, active = found.double().sum(0).cpu()
+    away = total / count
     return Moments(
-        int(total),
-        middle,
-        spread.double().sum(0) + ((mean - middle).square() * count).sum(0),
-        low.amin(0).float(),
-        strongest.amax(0),
-        active.double().sum(0).round().long(),
+        count,
+        about.cpu().double() + away,
+        (square - away.square() * count).clamp(min=0),
+        found[:, 2].amin(0).float().cpu(),
+        peaks.amax((0, 1)).float().cpu(),
+        active.round().long(),
     )

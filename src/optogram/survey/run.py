@@ -1,7 +1,7 @@
 """Making a survey: every image is shown once, and no finished shard is done again."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from optogram.core.unit import OUTPUT
 from optogram.pictures.errors import RequestError
 from optogram.survey.datasets import ImageSet
 from optogram.survey.dead import triage as looked_into
-from optogram.survey.part import Part, Range, merged_parts
+from optogram.survey.part import Part, merged_parts
 from optogram.survey.result import Survey, layer_from
 from optogram.survey.scan import Places, Plan, Statistics, chosen, planned, scan
 from optogram.survey.sources import from_arrays, from_folder, from_npz, from_torch
@@ -78,7 +78,12 @@ def survey(
         return opened(store.folder, images)
     spans = [(first, min(first + step, len(images))) for first in range(0, len(images), step)]
     whole: Part | None = None
-    for part in _parts(network, images, plan, spans, store):
+    for span in spans:
+        part = None if store is None else store.finished(span)
+        if part is None:
+            part = scan(network, images, plan, *span, earlier=whole)
+            if store is not None:
+                store.publish(part)
         whole = part if whole is None else merged_parts([whole, part])
     if whole is None or whole.images == 0:
         raise RequestError(
@@ -137,18 +142,6 @@ def as_images(dataset: Any) -> ImageSet:
         f"a {type(dataset).__name__} is no data set: give a folder, an .npz file, a tensor of "
         f"images or a torch data set"
     )
-
-
-def _parts(
-    network: Network, images: ImageSet, plan: Plan, spans: list[Range], store: Store | None
-) -> Iterator[Part]:
-    for span in spans:
-        part = None if store is None else store.finished(span)
-        if part is None:
-            part = scan(network, images, plan, *span)
-            if store is not None:
-                store.publish(part)
-        yield part
 
 
 def _result(

@@ -1,6 +1,7 @@
 """Showing a range of images to a network once, with an ear at every chosen layer."""
 
 import fnmatch
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,7 +19,7 @@ from optogram.survey.datasets import ImageSet
 from optogram.survey.part import LayerPart, Part
 from optogram.survey.reduce import Heard, heard
 from optogram.survey.statistics import Answers, Moments
-from optogram.survey.topk import TopK, challenge, challenge_everywhere
+from optogram.survey.topk import TopK, challenge, challenge_everywhere, within
 
 Statistics = Literal["none", "moments", "all"]
 Places = Literal["strongest", "all"]
@@ -87,13 +88,26 @@ def chosen(network: Network, layers: str | Sequence[str] | None) -> tuple[str, .
     return _ordered(network, wanted)
 
 
-def scan(network: Network, images: ImageSet, plan: Plan, start: int, stop: int) -> Part:
+def scan(
+    network: Network,
+    images: ImageSet,
+    plan: Plan,
+    start: int,
+    stop: int,
+    *,
+    earlier: Part | None = None,
+) -> Part:
     """What the images from `start` until before `stop` excite.
+
+    With the part of all `earlier` images, answers are left out of the top k that theirs beat: the
+    merged lists are the same, and fewer answers are looked into.
 
     Raises RequestError for images that the network cannot take, and where one makes a layer answer
     NaN or infinity; it names the image.
     """
     ears = {name: _Ear.on(network.layer(name), plan, len(images.classes)) for name in plan.layers}
+    for name, ear in ears.items():
+        ear.top = ear.top if earlier is None else earlier.layers[name].top
     before = set(images.skipped)
     seen = 0
     for numbers, shown, labels in images.batches(plan.batch, start=start, stop=stop):
@@ -107,7 +121,10 @@ def scan(network: Network, images: ImageSet, plan: Plan, start: int, stop: int) 
         progress.tell("survey", start + seen, len(images))
     _add_up(ears, plan)
     skipped = {name: why for name, why in images.skipped.items() if name not in before}
-    layers = {name: LayerPart(ear.top, ear.moments, ear.answers) for name, ear in ears.items()}
+    layers = {
+        name: LayerPart(within(ear.top, start, stop), ear.moments, ear.answers)
+        for name, ear in ears.items()
+    }
     return Part(((start, stop),), seen, layers, skipped)
 
 
@@ -162,7 +179,7 @@ def _laid_out(shown: Float[Tensor, "batch channel height width"]) -> Tensor:
 
 
 def _check(said: Heard, images: ImageSet, numbers: Int64[Tensor, " batch"], name: str) -> None:
-    if bool(torch.isfinite(said.strongest).all()):
+    if math.isfinite(said.strongest.sum().item()) or bool(torch.isfinite(said.strongest).all()):
         return
     row = int((~torch.isfinite(said.strongest)).any(1).nonzero()[0])
     raise RequestError(

@@ -64,14 +64,14 @@ def merged(one: TopK, other: TopK, k: int | None = None) -> TopK:
     )
     twice = _same_as_left(both)
     if bool(twice.any()):
-        both = _sorted(
-            TopK(
-                both.values.masked_fill(twice, -torch.inf),
-                both.images.masked_fill(twice, NOBODY),
-                both.places.masked_fill(twice, NOBODY),
-            )
-        )
+        both = _without(both, twice)
     return TopK(both.values[:, :k], both.images[:, :k], both.places[:, :k])
+
+
+def within(lists: TopK, start: int, stop: int) -> TopK:
+    """Only what comes from the images from `start` until before `stop`."""
+    out = (lists.images < start) | (lists.images >= stop)
+    return _without(lists, out) if bool((out & (lists.images != NOBODY)).any()) else lists
 
 
 Find = Callable[[Tensor, Tensor], Tensor]
@@ -93,15 +93,25 @@ def challenge(
     touched = entering.any(0).nonzero()[:, 0]
     if not len(touched):
         return lists
-    values = strongest[:, touched].masked_fill(~entering[:, touched], -torch.inf).T
-    rows = ordered_keys(values + 0.0).topk(min(lists.k, len(images)), 1).indices
-    fresh = values.gather(1, rows)
-    real = entering[:, touched].T.gather(1, rows)
-    places = torch.full_like(rows, NOBODY)
-    owners = touched[:, None].expand_as(rows)
-    places[real] = find(rows[real], owners[real])
-    numbers = images[rows].masked_fill(~real, NOBODY)
-    return lists.replaced(touched, _joined(lists[touched], TopK(fresh + 0.0, numbers, places)))
+    owner, row = entering[:, touched].T.nonzero(as_tuple=True)
+    values = strongest[row, touched[owner]] + 0.0
+    old, k = lists[touched], lists.k
+    if not _come_after(images, old):
+        places = find(row, touched[owner])
+        return lists.replaced(
+            touched, merged(old, _listed(len(old.values), owner, values, images[row], places))
+        )
+    fresh = _listed(len(old.values), owner, values, row, row)
+    # Equal values stand in the right order already: a stable sort leaves them so.
+    order = torch.cat([old.values, fresh.values], 1).sort(dim=1, descending=True, stable=True)
+    kept, order = order.values[:, :k], order.indices[:, :k]
+    owner, slot = (order >= k).nonzero(as_tuple=True)
+    row = fresh.images[owner, order[owner, slot] - k]
+    order = order.clamp(max=k - 1)
+    numbers, places = old.images.gather(1, order), old.places.gather(1, order)
+    numbers[owner, slot] = images[row]
+    places[owner, slot] = find(row, touched[owner])
+    return lists.replaced(touched, TopK(kept, numbers, places))
 
 
 def challenge_everywhere(
@@ -129,7 +139,7 @@ def challenge_everywhere(
     numbers[owner, rows] = images[rows, None].expand_as(places)
     where[owner, rows] = places
     fresh = TopK(values.flatten(1), numbers.flatten(1), where.flatten(1))
-    return lists.replaced(touched, _joined(lists[touched], fresh))
+    return lists.replaced(touched, merged(lists[touched], fresh))
 
 
 def ordered_keys(values: Float[Tensor, "pair place"]) -> Int64[Tensor, "pair place"]:
@@ -143,23 +153,26 @@ def _entering(lists: TopK, strongest: Tensor, images: Tensor) -> Tensor:
     """Which answers would stand in a list, (batch, unit)."""
     last, holder = lists.values[:, -1], lists.images[:, -1]
     larger = strongest > last
+    if _come_after(images, lists):
+        return larger
     equal = (strongest == last) & ((images[:, None] <= holder) | (holder == NOBODY))
     return larger | equal
 
 
-def _joined(lists: TopK, fresh: TopK) -> TopK:
-    """`merged`, and sooner done where all fresh images come after those in the lists.
+def _come_after(images: Tensor, lists: TopK) -> bool:
+    return int(images.min()) > int(lists.images.max())
 
-    Then equal values already stand in the right order, and their position decides.
-    """
-    new = fresh.images[fresh.images != NOBODY]
-    if len(new) and int(new.min()) <= int(lists.images.max()):
-        return merged(lists, fresh)
-    values = torch.cat([lists.values, fresh.values], 1)
-    order = ordered_keys(values + 0.0).topk(lists.k, 1).indices
-    images = torch.cat([lists.images, fresh.images], 1).gather(1, order)
-    places = torch.cat([lists.places, fresh.places], 1).gather(1, order)
-    return TopK(values.gather(1, order), images, places)
+
+def _listed(units: int, owner: Tensor, values: Tensor, images: Tensor, places: Tensor) -> TopK:
+    """Lists as long as the longest, of answers that come owner by owner."""
+    counts = torch.bincount(owner, minlength=units)
+    slot = torch.arange(len(owner)) - (counts.cumsum(0) - counts)[owner]
+    lists = TopK.empty(units, int(counts.max()))
+    for held, given in zip(
+        (lists.values, lists.images, lists.places), (values, images, places), strict=True
+    ):
+        held[owner, slot] = given
+    return lists
 
 
 def _sorted(lists: TopK) -> TopK:
@@ -173,6 +186,16 @@ def _sorted(lists: TopK) -> TopK:
 def _taken(lists: TopK, order: Tensor) -> TopK:
     parts = (lists.values, lists.images, lists.places)
     return TopK(*(part.gather(1, order) for part in parts))
+
+
+def _without(lists: TopK, out: Tensor) -> TopK:
+    return _sorted(
+        TopK(
+            lists.values.masked_fill(out, -torch.inf),
+            lists.images.masked_fill(out, NOBODY),
+            lists.places.masked_fill(out, NOBODY),
+        )
+    )
 
 
 def _same_as_left(lists: TopK) -> Tensor:
