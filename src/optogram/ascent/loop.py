@@ -17,6 +17,7 @@ from optogram.core.activations import Activations, PerImage
 from optogram.core.chance import Streams
 from optogram.core.expression import say
 from optogram.core.gradient import slope
+from optogram.core.layout import laid_out
 from optogram.core.network import Network
 from optogram.core.objective import Objective, image_sum
 from optogram.core.rules import Rule, plain, redirected
@@ -287,7 +288,7 @@ def _hear(
 ) -> Activations:
     if not objective.layers:
         return Activations(network, canvas, {})
-    heard = network.read(shown, *objective.layers, rule=rule, watch=True)
+    heard = network.read(laid_out(shown), *objective.layers, rule=rule, watch=True)
     return Activations(network, canvas, heard.layers)
 
 

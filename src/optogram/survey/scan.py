@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from optogram.core import progress
+from optogram.core.layout import laid_out
 from optogram.core.network import Layer, Network
 from optogram.core.unit import OUTPUT
 from optogram.core.visit import visit
@@ -29,9 +30,6 @@ BUFFER = 1024
 
 WIDEST = 2048
 """Layers with more units than this get no matrix of co-activation."""
-
-LARGE = 128 * 128
-"""Pixels from which images are shown with channels last in memory (measured, see benchmarks)."""
 
 SAMPLE = 16384
 """About so many images, fairly chosen, say how units go together."""
@@ -169,13 +167,7 @@ def _listen(
         if plan.statistics == "all":
             ear.waiting.append(said.strongest)
 
-    visit(network, _laid_out(shown), plan.layers, hear)
-
-
-def _laid_out(shown: Float[Tensor, "batch channel height width"]) -> Tensor:
-    """Large images with their channels last in memory, which convolutions on a CPU do faster."""
-    large = shown.shape[2] * shown.shape[3] >= LARGE and shown.shape[1] > 1
-    return shown.contiguous(memory_format=torch.channels_last) if large else shown
+    visit(network, laid_out(shown), plan.layers, hear)
 
 
 def _check(said: Heard, images: ImageSet, numbers: Int64[Tensor, " batch"], name: str) -> None:
