@@ -1,15 +1,14 @@
 """Feature visualisation against Lucent and against the bare passes of the truncated network.
 
 Same network (random weights), same pixels, 128x128, Adam, Fourier parameters, moving views; the
-cost of a step of one unit. Lucent is not installed with optogram: OPTOGRAM_LUCENT names a folder
-that holds it (`uv pip install --target FOLDER --no-deps torch-lucent kornia kornia_rs`, and its
-other requirements); without it only the bare passes are compared. OPTOGRAM_BENCH=all takes more
-layers.
+cost of a step of one unit. Lucent lives in a folder of its own (benchmarks/peers/README.md);
+without it only the bare passes are compared. OPTOGRAM_BENCH names a family, "all" takes all layers.
 """
 
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,7 +35,9 @@ def run() -> list[dict[str, object]]:
     """A row a layer and comparison: how many times cheaper a unit's step is with optogram."""
     rows: list[dict[str, object]] = []
     lucent = _lucent()
-    for family, layer, crop in LAYERS + (MORE if os.environ.get("OPTOGRAM_BENCH") == "all" else []):
+    wanted = os.environ.get("OPTOGRAM_BENCH", "")
+    layers = LAYERS + MORE if wanted else LAYERS
+    for family, layer, crop in [row for row in layers if wanted in ("", "all", *row[:2])]:
         torch.manual_seed(0)
         module = getattr(torchvision.models, family)().eval()
         network = og.Network(module, (3, SIZE, SIZE), mean=(0.485, 0.456, 0.406), std=(0.25,) * 3)
@@ -133,15 +134,13 @@ def _lucents(lucent: Any, module: torch.nn.Module, layer: str) -> Callable[[], N
 
 
 def _lucent() -> Sequence[Any] | None:
-    folder = os.environ.get("OPTOGRAM_LUCENT")
-    if folder:
+    if folder := os.environ.get("OPTOGRAM_PEERS"):
         sys.path.append(folder)
     try:
-        kornia = importlib.import_module("kornia")
-        moved = importlib.import_module("kornia.geometry.transform")
-        for name in ("get_rotation_matrix2d", "warp_affine"):  # where Lucent looks for them
-            setattr(kornia, name, getattr(moved, name))
-        names = ("render", "param", "objectives")
-        return [importlib.import_module(f"lucent.optvis.{name}") for name in names]
-    except ImportError:
+        with warnings.catch_warnings():  # its kornia is of 2020
+            warnings.simplefilter("ignore")
+            names = ("render", "param", "objectives")
+            return [importlib.import_module(f"lucent.optvis.{name}") for name in names]
+    except ImportError as error:
+        print(f"Lucent is not compared ({error}): see benchmarks/peers/README.md.")
         return None

@@ -89,16 +89,18 @@ def row(
 def fastest(module: nn.Module, images: ImageSet, batch: int) -> Callable[[int, int], None]:
     """The forward passes alone, in whichever memory format is faster for this module."""
     shown = next(images.batches(batch))[1]
-    layouts = {}
-    for layout in (torch.channels_last, torch.contiguous_format):
-        module.to(memory_format=layout)  # and left in the order it came in, below
+    candidates = {
+        layout: copy.deepcopy(module).to(memory_format=layout)
+        for layout in (torch.channels_last, torch.contiguous_format)
+    }
+
+    def seconds(layout: torch.memory_format) -> float:
+        laid = shown.contiguous(memory_format=layout)
         with torch.no_grad():
-            seconds = [
-                timed(lambda: module(shown.contiguous(memory_format=layout))).cpu for _ in range(4)
-            ]
-        layouts[layout] = min(seconds)
-    best = min(layouts, key=lambda layout: layouts[layout])
-    bare = copy.deepcopy(module).to(memory_format=best)
+            return min(timed(partial(candidates[layout], laid)).cpu for _ in range(4))
+
+    best = min(candidates, key=seconds)
+    bare = candidates[best]
 
     def go(start: int, stop: int) -> None:
         with torch.no_grad():
