@@ -103,8 +103,9 @@ def challenge(
         )
     fresh = _listed(len(old.values), owner, values, row, row)
     # Equal values stand in the right order already: a stable sort leaves them so.
-    order = torch.cat([old.values, fresh.values], 1).sort(dim=1, descending=True, stable=True)
-    kept, order = order.values[:, :k], order.indices[:, :k]
+    both = torch.cat([old.values, fresh.values], 1)
+    ranked = both.sort(dim=1, descending=True, stable=True)
+    kept, order = ranked.values[:, :k], ranked.indices[:, :k]
     owner, slot = (order >= k).nonzero(as_tuple=True)
     row = fresh.images[owner, order[owner, slot] - k]
     order = order.clamp(max=k - 1)
