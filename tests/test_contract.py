@@ -95,6 +95,7 @@ CASES = {
     "deconvnet": several(),
     "explain": explained(methods=["saliency", "occlusion"], checks=True, draws=2),
     "filters": Case({"layer": "conv"}),
+    "fool": Case({"unit": ["output:1", "output:3"], "start": IMAGE, "steps": 4}),
     "grad_cam": several(),
     "grad_cam_plus_plus": several(),
     "guided_backprop": several(),

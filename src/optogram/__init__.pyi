@@ -29,6 +29,7 @@ from .techniques import correspondence_by_chance as correspondence_by_chance
 from .techniques import deconvnet as deconvnet
 from .techniques import explain as explain
 from .techniques import filters as filters
+from .techniques import fool as fool
 from .techniques import grad_cam as grad_cam
 from .techniques import grad_cam_plus_plus as grad_cam_plus_plus
 from .techniques import guided_backprop as guided_backprop

@@ -86,7 +86,7 @@ def test_rounding_beyond_the_range_is_clipped():
     assert made.image.tolist() == [[[0.0, 1.0]]]
 
 
-def test_there_are_four_verdicts():
+def test_there_are_no_other_verdicts():
     with pytest.raises(RequestError, match="excited, below data, failed, dead"):
         picture(verdict="splendid")
 

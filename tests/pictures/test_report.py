@@ -125,7 +125,10 @@ def test_the_contents_lead_to_every_section():
     assert len(targets) == 2
 
 
-@pytest.mark.parametrize("verdict", ["excited", "below data", "failed", "dead"])
+@pytest.mark.parametrize(
+    "verdict",
+    ["excited", "below data", "failed", "dead", "fooled", "natural", "adversarial", "fooling"],
+)
 def test_a_verdict_is_said_in_words_and_explained(verdict):
     report = Report("title")
     report.section("one").pictures([picture(verdict=verdict)])

@@ -154,7 +154,7 @@ def _option(parameter: inspect.Parameter, kinds: list[Any], explanation: str) ->
         type=kind,
         default=None,
         required=parameter.default is parameter.empty,
-        metavar=_METAVARS.get(read),
+        metavar="IMAGE" if any(map(_is_image, kinds)) else None,
         help=explanation + _otherwise(parameter),
     )
     can_be_none = types.NoneType in members(parameter.annotation)
@@ -172,7 +172,7 @@ def _otherwise(parameter: inspect.Parameter) -> str:
 def _kind(kinds: list[Any]) -> tuple[click.ParamType, Read]:
     """The type of what is typed for one of some kinds of value, and how it is read."""
     if any(map(_is_image, kinds)):
-        return click.STRING, reading.image
+        return click.STRING, _image_or_word(kinds)
     if all(get_origin(kind) is Literal for kind in kinds):
         values = {str(value): value for kind in kinds for value in get_args(kind)}
         return click.Choice(list(values)), lambda text, _: values[text]
@@ -193,6 +193,14 @@ def _text(kinds: list[Any]) -> Read:
     if str in kinds:
         return reading.number_or_text if inner or {int, float} & set(kinds) else _as_it_is
     return reading.numbers if all(map(_is_numeric, kinds)) else reading.expression
+
+
+def _image_or_word(kinds: list[Any]) -> Read:
+    """An image, but for the words that the annotation allows beside it."""
+    words = {word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)}
+    if not words:
+        return reading.image
+    return lambda text, network: text if text in words else reading.image(text, network)
 
 
 def _as_it_is(value: Any, _: Network) -> Any:
@@ -224,6 +232,3 @@ def _is_image(kind: Any) -> bool:
 def _is_tensor(kind: Any) -> bool:
     """Whether an annotation is for a tensor that is no image."""
     return kind is Tensor or (hasattr(kind, "dim_str") and not _is_image(kind))
-
-
-_METAVARS: dict[Read, str] = {reading.image: "IMAGE"}

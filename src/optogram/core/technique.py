@@ -67,8 +67,9 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
         result = function(*args, **kwargs)
         recipe = {"optogram": __version__, "technique": name, "torch": str(torch.__version__)}
         recipe["arguments"] = {key: encode(value) for key, value in bound.arguments.items()}  # type: ignore[assignment]
-        image = bound.arguments.get("image")
-        return with_recipe(result, recipe, batch=isinstance(image, Tensor) and image.dim() == 4)
+        given = [bound.arguments.get(key) for key in ("image", "start")]
+        batch = any(isinstance(image, Tensor) and image.dim() == 4 for image in given)
+        return with_recipe(result, recipe, batch=batch)
 
     if name in _REGISTRY and _REGISTRY[name].function.__module__ != function.__module__:
         raise RequestError(
@@ -158,6 +159,8 @@ def _item(item: Any, recipe: dict[str, Any], batch: bool) -> Any:
     arguments = dict(recipe["arguments"])
     if batch and isinstance(item, Attribution):
         arguments["image"] = encode(item.image)
+    if batch and isinstance(item, Picture) and item.start is not None:
+        arguments["start"] = encode(item.start)
     for several, one in (("units", item), ("unit", item), ("target", item), ("targets", item)):
         if isinstance(arguments.get(several), list):
             arguments[several] = getattr(one, "unit", None) or getattr(one, "target", None)

@@ -16,6 +16,7 @@ from .drawing import (
     MARGIN,
     as_pil,
     caption_height,
+    in_a_row,
     line_height,
     new_paper,
     write_caption,
@@ -123,7 +124,7 @@ def _tiles(sheet: Sheet) -> list[Tile]:
     draw = _map_alone if common or small else _map_beside_image
     return first + [
         Tile(
-            _sized(as_pil(item.image), side)
+            in_a_row([_sized(as_pil(panel), side) for panel in item.panels])
             if isinstance(item, Picture)
             else draw(item, side, limit),
             _short_caption(item) if small else _caption(item, limit),

@@ -17,9 +17,8 @@ from .picture import VERDICTS
 
 LEAST_SIDE, LARGEST_SIDE = 224, 1024
 MARGIN, GAP = 16, 20
-VERDICT_INKS = dict(
-    zip(VERDICTS, ((38, 115, 77), (148, 94, 0), (176, 42, 32), (96, 96, 96)), strict=True)
-)
+GREEN, AMBER, RED, GREY = (38, 115, 77), (148, 94, 0), (176, 42, 32), (96, 96, 96)
+VERDICT_INKS = dict(zip(VERDICTS, (GREEN, AMBER, RED, GREY, AMBER, GREEN, AMBER, RED), strict=True))
 
 
 def as_pil(image: Tensor) -> PILImage:
@@ -40,6 +39,17 @@ def enlarged(picture: PILImage, scale: int | None = None) -> PILImage:
         raise RequestError(f"a picture is enlarged by a whole number from 1, not by {scale!r}")
     size = (picture.width * int(scale), picture.height * int(scale))
     return picture if scale == 1 else picture.resize(size, Resampling.NEAREST)
+
+
+def in_a_row(pictures: Sequence[PILImage]) -> PILImage:
+    """Pictures of one size side by side, with a little paper between them."""
+    if len(pictures) == 1:
+        return pictures[0]
+    width, height = pictures[0].size
+    row = new_paper(len(pictures) * (width + 4) - 4, height, pictures[0].mode)
+    for place, picture in enumerate(pictures):
+        row.paste(picture, (place * (width + 4), 0))
+    return row
 
 
 def captioned(picture: PILImage, lines: Sequence[str]) -> PILImage:

@@ -17,7 +17,11 @@ from .tensors import number, own, own_image, plain, settle, shape_text
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-VERDICTS = ("excited", "below data", "failed", "dead")
+VERDICTS = (
+    *("excited", "below data", "failed", "dead"),  # of a picture made for a unit
+    "fooled",  # of one made to be mistaken
+    *("natural", "adversarial", "fooling"),  # of any image
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,7 +33,8 @@ class Picture:
         unit: the address it was made for, such as `fc3:7`.
         score: the target's value on `image`, in the unit's own units.
         history: the score at every step, (steps,).
-        verdict: 'excited', 'below data', 'failed', 'dead', or None where it was not asked for.
+        verdict: 'excited', 'below data', 'failed', 'dead'; 'fooled' where it was made to be
+            mistaken; 'natural', 'adversarial', 'fooling' where any image was judged; else None.
         best_in_data: the strongest score that a data set reached.
         jitter_survival: the share of the score that is left when the picture is shifted a little.
         gradient_norm: the length of the last gradient.
@@ -38,6 +43,8 @@ class Picture:
         answers: the whole network's strongest outputs on the picture, (label, probability).
         raw: what the network was really shown, where that is no image in [0, 1].
         measures: what else was measured on it, (name, number).
+        start: the image that it was changed from, where that was one; then it is shown beside the
+            picture, and between them the change, amplified.
         recipe: how it was made.
     """
 
@@ -54,6 +61,7 @@ class Picture:
     answers: tuple[tuple[str, float], ...] = ()
     raw: Float[Tensor, "raw_channel raw_height raw_width"] | None = None
     measures: tuple[tuple[str, float], ...] = ()
+    start: Float[Tensor, "channel height width"] | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,6 +81,7 @@ class Picture:
             answers=tuple((str(label), float(chance)) for label, chance in self.answers),
             raw=None if self.raw is None else own(self.raw),
             measures=tuple((str(name), float(value)) for name, value in self.measures),
+            start=None if self.start is None else own_image(self.start),
         )
 
     def __repr__(self) -> str:
@@ -85,12 +94,40 @@ class Picture:
         best = self.best_in_data
         return self.score / best if best is not None and best > 0 and self.score > 0 else None
 
+    @property
+    def change(self) -> Float[Tensor, "channel height width"] | None:
+        """The picture less its start, (channel, height, width) in [-1, 1]; None without one."""
+        return None if self.start is None else self.image - self.start
+
+    @property
+    def amplified(self) -> Float[Tensor, "channel height width"] | None:
+        """The change, its largest value stretched to black or white, about grey; None without."""
+        if self.change is None:
+            return None
+        return 0.5 + 0.5 * self.change / self.change.abs().max().clamp(min=1e-12)
+
+    @property
+    def panels(self) -> tuple[Float[Tensor, "channel height width"], ...]:
+        """What is shown side by side: the image, or its start, the amplified change and it."""
+        if self.start is None or self.amplified is None:
+            return (self.image,)
+        return self.start, self.amplified, self.image
+
     def caption(self) -> tuple[str, ...]:
         """Short lines for under it: unit, score beside the data's, rival, answers, verdict."""
         score, rival, answers = self._score_line(), self._rival_line(), self._answers_line()
         measured = (f"{name} {brief(value)}" for name, value in self.measures)
-        lines = (self.unit, score, rival, answers, self.verdict, *measured)
+        change = self._change_line()
+        lines = (self.unit, score, rival, answers, change, self.verdict, *measured)
         return tuple(line for line in lines if line)
+
+    def _change_line(self) -> str:
+        """How far the picture is from its start."""
+        if self.change is None:
+            return ""
+        length, most = float(self.change.norm()), float(self.change.abs().max())
+        gain = f", shown x{brief(0.5 / most, 2)}" if most else ""
+        return f"changed by {brief(length)} (L2), at most {brief(most, 2)}{gain}"
 
     def _score_line(self) -> str:
         if self.times_data is not None:
@@ -133,10 +170,11 @@ class Picture:
         return enlarged(as_pil(self.image), scale)
 
     def captioned(self, scale: int | None = None) -> "PILImage":
-        """The picture with its caption under it."""
-        from .drawing import captioned
+        """The picture with its caption under it; where it has a start, that and the change too."""
+        from .drawing import as_pil, captioned, enlarged, in_a_row
 
-        return captioned(self.pil(scale), self.caption())
+        row = in_a_row([enlarged(as_pil(panel), scale) for panel in self.panels])
+        return captioned(row, self.caption())
 
     def show(self) -> None:
         """Show the picture with its caption."""
@@ -161,6 +199,8 @@ class Picture:
         tensors = {"image": self.image, "history": self.history}
         if self.raw is not None:
             tensors["raw"] = self.raw
+        if self.start is not None:
+            tensors["start"] = self.start
         return safetensors_bytes(tensors, self.recipe, {"facts": plain(self.facts())})
 
     def _repr_png_(self) -> bytes:

@@ -37,6 +37,10 @@ MEANING = {
     "below data": "some image of the data excites the unit more than this picture does",
     "failed": "the picture does not excite the unit: do not read anything into it",
     "dead": "the unit is off on all of the data, and nothing that was tried switched it on",
+    "fooled": "the network takes the picture for what it was made to be taken for",
+    "natural": "the picture is like the data and the network's answer bears small disturbances",
+    "adversarial": "the picture is like the data, but its answer does not bear small disturbances",
+    "fooling": "the network is sure of its answer, and the picture is like nothing in the data",
 }
 
 
@@ -277,9 +281,12 @@ def _small_figure(item: Any, limit: float | None) -> Figure:
 def _figure(item: Any, side: int, limit: float | None) -> Figure:
     if isinstance(item, Picture):
         lines = tuple(line for line in item.caption() if line != item.verdict)
-        alt = f"Picture made for {', '.join(item.caption())}"
-        picture = as_pil(item.image)
-        return Figure((_shown(picture, alt, _width(picture, side)),), lines, item.verdict)
+        alts = [f"Picture made for {', '.join(item.caption())}"]
+        if item.start is not None:
+            alts = ["The image that was changed", "The change, amplified", *alts]
+        panels = [as_pil(panel) for panel in item.panels]
+        shown = [_shown(p, alt, _width(p, side)) for p, alt in zip(panels, alts, strict=True)]
+        return Figure(tuple(shown), lines, item.verdict)
     if isinstance(item, Overlay):
         return _map_figure(item.attribution, item.image, side, item.limit)
     if isinstance(item, Attribution):

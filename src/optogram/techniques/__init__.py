@@ -6,6 +6,7 @@ from optogram.techniques.correspondence import correspondence_by_chance as corre
 from optogram.techniques.deconvnet import deconvnet as deconvnet
 from optogram.techniques.explain import explain as explain
 from optogram.techniques.filters import filters as filters
+from optogram.techniques.fool import fool as fool
 from optogram.techniques.grad_cam import grad_cam as grad_cam
 from optogram.techniques.grad_cam import grad_cam_plus_plus as grad_cam_plus_plus
 from optogram.techniques.grad_cam import layer_cam as layer_cam

@@ -16,6 +16,7 @@ from optogram.ascent.verdict import Evidence, judge
 from optogram.core import objective as ask
 from optogram.core import progress
 from optogram.core.activations import PerImage, at_place
+from optogram.core.answers import answers as network_answers
 from optogram.core.expression import parse, spoken_as
 from optogram.core.network import Network
 from optogram.core.objective import Objective
@@ -263,7 +264,7 @@ class _Climb:
         reached = self._reached(images, group, scores)
         survivals = self._survival(images, group, scores)
         rivals = self._rivals(images, group, told.targets[0].place)
-        answers = [()] * len(images) if told.crop else _answers(self.network, images)
+        answers = [()] * len(images) if told.crop else network_answers(self.network, images)
         displayed = self.param.display(shown).float().cpu()
         made = []
         for i in range(len(told.targets) * self.facets):
@@ -371,19 +372,6 @@ class _Told:
     starts: list[float]
     values: list[Tensor]
     gradients: list[Tensor]
-
-
-def _answers(network: Network, images: Tensor) -> list[tuple[tuple[str, float], ...]]:
-    """The network's three most probable outputs for each image, where it has a vector of them."""
-    if len(network.layer(OUTPUT).shape) != 1:
-        return [()] * len(images)
-    try:
-        answers = network(images)
-    except RequestError:  # images of a size that only the layers below can take
-        return [()] * len(images)
-    best = answers.softmax(1).topk(min(3, network.layer(OUTPUT).units), 1)
-    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [tuple((network.label(i), p) for i, p in zip(*row, strict=True)) for row in rows]
 
 
 def _question(activation: str, score: str) -> Question:

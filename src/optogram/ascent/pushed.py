@@ -1,0 +1,70 @@
+"""Painting in steps that are each meant to bring an answer a given way (Nguyen et al., 2015).
+
+The caller says before each step by how much every image's score should grow; the rate follows from
+the gradient, rate = wish / |gradient|^2. An image whose work is done rests.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from optogram.ascent.damped import Damped
+from optogram.ascent.painted import Images
+from optogram.core.activations import PerImage
+from optogram.core.chance import Streams
+from optogram.core.objective import image_sum
+
+Start = Literal["mean", "grey", "noise"] | Float[Tensor, "*several channel height width"]
+NOISE = 1 / 255  # of deviation 1 where pixels go to 255, as in the authors' code
+
+
+class Pushed(Damped):
+    """Pixels about a mean colour under decay, blur and clipping, that go as far as is wished.
+
+    `start` is "mean" or "grey" with faint normal noise, "noise" uniform in [0, 1), or images as
+    they are. `wish` (batch,) is set by the caller before each step; 0 lets an image rest.
+    """
+
+    wish: PerImage
+
+    def __init__(self, start: Start, about: Sequence[float], **settings: float) -> None:
+        every = int(settings.pop("every", 4))
+        options = {"decay": 0.0, "blur": 0.0, "norm": 0.0, "contribution": 0.0, **settings}
+        super().__init__(**options, every=every, gain=None, most=0.0, mean=about)
+        self.start = start
+
+    def begin(self, shape: tuple[int, ...], streams: Streams, like: Tensor) -> None:
+        """Set every image to the start."""
+        super().begin(shape, streams, like)
+        count, size = len(streams.owners), shape[0] * shape[1] * shape[2]
+        if isinstance(self.start, Tensor):
+            image = self.start.to(like).expand(count, *shape).clone()
+        elif self.start == "noise":
+            image = streams.uniform("start", size).view(count, *shape).to(like)
+        else:
+            level = self.about if self.start == "mean" else torch.full_like(self.about, 0.5)
+            faint = NOISE * streams.normal("start", size).view(count, *shape)
+            image = (level + faint.to(like)).clamp(0, 1)
+        self.pixels = nn.Parameter(image)
+
+    def guard(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The gradient times the rate that raises the score by the wish, to first order."""
+        self.gradient = gradients[0]
+        inside = self._inside(self.gradient)
+        squares = image_sum(inside.square()).clamp(min=1e-30)
+        return [inside * (self.wish / squares)[:, None, None, None]]
+
+    def settle(self) -> None:
+        """Decay, blur and clip the images that are still at work."""
+        before = self.pixels.data.clone()
+        super().settle()
+        rests = (self.wish == 0)[:, None, None, None]
+        self.pixels.data.copy_(torch.where(rests, before, self.pixels.data))
+
+    def _inside(self, gradient: Images) -> Images:
+        """What does not push a pixel out of the box: else most of a step is lost at its edge."""
+        outwards = (self.pixels <= 0) & (gradient < 0) | (self.pixels >= 1) & (gradient > 0)
+        return gradient.masked_fill(outwards, 0.0)
