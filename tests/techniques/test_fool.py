@@ -237,5 +237,5 @@ def test_squeezenet_is_certain_of_noise(data_root):
     network = og.load(
         "torchvision:squeezenet1_0", weights=data_root / "weights" / "squeezenet1_0.safetensors"
     )
-    made = og.fool(network, ["output:9", "output:340", "output:817"], goal=0.999)
+    made = og.fool(network, ["output:340", "output:817"], goal=0.999)
     assert made.scores.min() >= 0.9989

@@ -30,11 +30,13 @@ class Pushed(Damped):
 
     wish: PerImage
 
-    def __init__(self, start: Start, about: Sequence[float], **settings: float) -> None:
+    def __init__(
+        self, start: Start, about: Sequence[float], inertia: float, **settings: float
+    ) -> None:
         every = int(settings.pop("every", 4))
         options = {"decay": 0.0, "blur": 0.0, "norm": 0.0, "contribution": 0.0, **settings}
         super().__init__(**options, every=every, gain=None, most=0.0, mean=about)
-        self.start = start
+        self.start, self.inertia = start, inertia
 
     def begin(self, shape: tuple[int, ...], streams: Streams, like: Tensor) -> None:
         """Set every image to the start."""
@@ -48,14 +50,21 @@ class Pushed(Damped):
             level = self.about if self.start == "mean" else torch.full_like(self.about, 0.5)
             faint = NOISE * streams.normal("start", size).view(count, *shape)
             image = (level + faint.to(like)).clamp(0, 1)
-        self.pixels = nn.Parameter(image)
+        self.pixels, self.course = nn.Parameter(image), torch.zeros_like(image)
 
     def guard(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The gradient times the rate that raises the score by the wish, to first order."""
+        """The course times the rate that raises the score by the wish, to first order.
+
+        The course is the gradient and a share of the last course: where a step goes further than
+        the slope holds, gradients turn from side to side, and what they agree on is the way.
+        """
         self.gradient = gradients[0]
         inside = self._inside(self.gradient)
-        squares = image_sum(inside.square()).clamp(min=1e-30)
-        return [inside * (self.wish / squares)[:, None, None, None]]
+        self.course = self._inside(inside + self.inertia * self.course)
+        along = image_sum(inside * self.course)
+        slow = image_sum(inside.square()).sqrt() * image_sum(self.course.square()).sqrt()
+        rate = self.wish / torch.maximum(along, 0.2 * slow).clamp(min=1e-30)
+        return [self.course * rate[:, None, None, None]]
 
     def settle(self) -> None:
         """Decay, blur and clip the images that are still at work."""

@@ -33,6 +33,7 @@ PRIORS: dict[str, dict[str, float]] = {
     "sparse": {"decay": 0.001, "blur": 0.3, "norm": 20, "contribution": 20},
 }
 STEPS = {"none": 300, "decay": 1500, "blur": 1000, "sparse": 1500}
+INERTIA = 0.9  # less, and gradients of convolutional networks turn from side to side
 CERTAIN = 0.9999
 MILESTONES = {"majority": 0.5, "99 %": 0.99, "99.9 %": 0.999, "99.99 %": CERTAIN}
 NUMBERS = 2**22  # in the images that climb together
@@ -270,7 +271,7 @@ def _progress(
     steps: int,
     seed: int,
 ) -> _Found:
-    param = Pushed(start, _mean(network), **PRIORS[prior])
+    param = Pushed(start, _mean(network), INERTIA, **PRIORS[prior])
     owners = [str(target) for target in aim.targets]
     question, taken = aim.question, [steps] * len(owners)
     history: list[PerImage] = []
