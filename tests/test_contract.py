@@ -93,6 +93,10 @@ NOISE = from_arrays((images(6, SHAPE, seed=9) * 255).round().to(torch.uint8).num
 CASES = {
     "combine_filters": Case({"unit": "b:1", "strongest": 3}, module=linear, fails=False),
     "deconvnet": several(),
+    "dream": Case(
+        {"image": images(1, (3, 14, 13), seed=5)[0], "layer": ["late", "conv:2"], "steps": 2,
+         "octaves": 2, "frames": 2}
+    ),
     "explain": explained(methods=["saliency", "occlusion"], checks=True, draws=2),
     "filters": Case({"layer": "conv"}),
     "fool": Case({"unit": ["output:1", "output:3"], "start": IMAGE, "steps": 4}),

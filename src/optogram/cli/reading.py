@@ -14,7 +14,7 @@ from optogram.pictures import read_recipe
 from optogram.pictures.errors import RequestError
 from optogram.survey.datasets import ImageSet
 from optogram.zoo import data as data_set
-from optogram.zoo import image_for, load
+from optogram.zoo import image_for, load, photograph_for
 
 
 def network(name: str, weights: str | None, device: str | None) -> Network:
@@ -68,6 +68,17 @@ def image(source: str, network: Network) -> torch.Tensor:
             f"resized and the middle {width}x{height} taken"
         )
     return found
+
+
+def photograph(source: str, network: Network) -> torch.Tensor:
+    """The image in a file or of a data set, in its own size."""
+    return photograph_for(network, source)
+
+
+def photographs(sources: tuple[str, ...], network: Network) -> torch.Tensor | list[torch.Tensor]:
+    """One image, or several as a list, each of its own size."""
+    found = [photograph(source, network) for source in sources]
+    return found[0] if len(found) == 1 else found
 
 
 def moved(source: str, file: str) -> torch.Tensor:

@@ -133,6 +133,8 @@ def described(docstring: str) -> tuple[str, dict[str, str]]:
 def _meaning(parameter: inspect.Parameter, kinds: list[Any]) -> tuple[str, bool, Read]:
     """What an argument is called, whether it can be several, and how it is read."""
     several = any(map(_is_sequence, kinds))
+    if any(map(_is_photograph, kinds)):
+        return "IMAGE", several, reading.photographs if several else reading.photograph
     if parameter.name in IMAGES or any(map(_is_image, kinds)):
         return "IMAGE", False, reading.image
     if parameter.name in UNITS:
@@ -154,7 +156,7 @@ def _option(parameter: inspect.Parameter, kinds: list[Any], explanation: str) ->
         type=kind,
         default=None,
         required=parameter.default is parameter.empty,
-        metavar="IMAGE" if any(map(_is_image, kinds)) else None,
+        metavar="IMAGE" if any(map(_shows, kinds)) else None,
         help=explanation + _otherwise(parameter),
     )
     can_be_none = types.NoneType in members(parameter.annotation)
@@ -171,6 +173,8 @@ def _otherwise(parameter: inspect.Parameter) -> str:
 
 def _kind(kinds: list[Any]) -> tuple[click.ParamType, Read]:
     """The type of what is typed for one of some kinds of value, and how it is read."""
+    if any(map(_is_photograph, kinds)):
+        return click.STRING, reading.photograph
     if any(map(_is_image, kinds)):
         return click.STRING, _image_or_word(kinds)
     if all(get_origin(kind) is Literal for kind in kinds):
@@ -229,6 +233,16 @@ def _is_image(kind: Any) -> bool:
     return str(getattr(kind, "dim_str", "")).endswith("channel height width")
 
 
+def _is_photograph(kind: Any) -> bool:
+    """Whether an annotation is for an image of a size of its own."""
+    return str(getattr(kind, "dim_str", "")) == "channel _ _"
+
+
+def _shows(kind: Any) -> bool:
+    """Whether an annotation is for an image, of the network's size or of its own."""
+    return _is_image(kind) or _is_photograph(kind)
+
+
 def _is_tensor(kind: Any) -> bool:
     """Whether an annotation is for a tensor that is no image."""
-    return kind is Tensor or (hasattr(kind, "dim_str") and not _is_image(kind))
+    return kind is Tensor or (hasattr(kind, "dim_str") and not _shows(kind))

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from optogram.core.expression import Spoken, say
@@ -29,6 +30,8 @@ from optogram.version import __version__
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Picture | Attribution | Sheet)
+# An image of a size of its own, which the shell does not fit to the network's.
+Photograph = Float[Tensor, "channel _ _"]
 ENTRY_POINTS = "optogram.techniques"
 
 

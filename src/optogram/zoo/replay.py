@@ -72,7 +72,9 @@ def replay(
         raise RequestError(f"the recipe names no technique that is here: {name!r}")
     network = _network(given.get("network", {}), device)
     arguments = {
-        key: _decode(value, network, image) for key, value in given.items() if key != "network"
+        key: _decode(value, network, image if key in ("image", "images") else None)
+        for key, value in given.items()
+        if key != "network"
     }
     result = call(name, network=network, **arguments)
     identical = result.recipe["result"] == recipe.get("result")
@@ -88,17 +90,27 @@ def image_for(network: Network, source: str | os.PathLike[str]) -> Image:
 
     Raises RequestError for what is not there or has the wrong channels.
     """
+    return _named(network, source, fitted=True)
+
+
+def photograph_for(network: Network, source: str | os.PathLike[str]) -> Image:
+    """The same image in its own size, with as many channels as the network takes."""
+    return _named(network, source, fitted=False)
+
+
+def _named(network: Network, source: str | os.PathLike[str], fitted: bool) -> Image:
     text = os.fspath(source)
     name, colon, number = text.partition(":")
     if colon and number.isdigit() and not Path(text).exists():
-        images = data(name, shape=network.shape, split="test")
+        images = data(name, shape=network.shape if fitted else None, split="test")
         if int(number) >= len(images):
             raise RequestError(
                 f"{name!r} has images 0 to {len(images) - 1}, so there is no {text!r}"
             )
         found = images[int(number)][0]
     else:
-        found = fit(read_image(text, channels=network.shape[0]), network.shape)
+        found = read_image(text, channels=network.shape[0])
+        found = fit(found, network.shape) if fitted else found
     found.source = text  # type: ignore[attr-defined]
     return found
 
@@ -139,15 +151,16 @@ def _decode(value: Any, network: Network, image: Image | None) -> Any:
 
 
 def _image(value: Mapping[str, Any], network: Network, image: Image | None) -> Image:
-    if image is None:
-        if not value["image"]:
-            raise RequestError("the recipe does not say where its image lies: give image=...")
-        image = image_for(network, value["image"])
-    if digest(image) != value["sha256"]:
-        raise RequestError(
-            f"the image {value['image'] or 'given'!r} is not the one that the file was made from"
-        )
-    return image
+    if image is None and not value["image"]:
+        raise RequestError("the recipe does not say where its image lies: give image=...")
+    ways = (image_for, photograph_for)  # most techniques fit an image to the network, some do not
+    found = [image] if image is not None else (way(network, value["image"]) for way in ways)
+    for one in found:
+        if digest(one) == value["sha256"]:
+            return one
+    raise RequestError(
+        f"the image {value['image'] or 'given'!r} is not the one that the file was made from"
+    )
 
 
 def _difference(path: Path, result: Any) -> float | None:
