@@ -10,7 +10,9 @@ from optogram.pictures.files import write_atomically
 from optogram.pictures.leases import leased
 
 
-def chore(folder, count, device="", threads=0, pause=0.0, kill=False, refuse="", always=False):
+def chore(
+    folder, count, device="", threads=0, share=(), pause=0.0, kill=False, refuse="", always=False
+):
     """Make the files that nobody has made; `kill` lets the first who comes die in the middle."""
     if refuse:
         raise RequestError(refuse)

@@ -34,7 +34,7 @@ LIVES = 3
 class Work:
     """What every worker does: `function`, as "module:name", with plain arguments.
 
-    Workers get `device` and `threads` among the arguments, where the engine decides them.
+    Workers are also told `device`, `threads` and `share`: which of how many they are.
     """
 
     function: str
@@ -119,7 +119,6 @@ class Processes:
         threads = self.threads or max(1, _cores() // self.workers)
         # What mathematics libraries read when they are loaded.
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        device = self.devices[turn % len(self.devices)]
         said = tempfile.TemporaryFile()  # noqa: SIM115 - the process keeps it
         process = subprocess.Popen(
             [sys.executable, "-m", "optogram.atlas.worker"],
@@ -131,9 +130,13 @@ class Processes:
         )
         assert process.stdin is not None
         with suppress(BrokenPipeError):
-            process.stdin.write(work.text(device=device, threads=threads).encode() + b"\n")
+            process.stdin.write(self._told(work, turn, threads).encode() + b"\n")
             process.stdin.flush()  # and stays open: it closes when this program ends, however
         return _Worker(process, said)
+
+    def _told(self, work: Work, turn: int, threads: int) -> str:
+        device = self.devices[turn % len(self.devices)]
+        return work.text(device=device, threads=threads, share=(turn, self.workers))
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,10 +192,12 @@ class Ray:
         task = ray.remote(max_retries=0, scheduling_strategy="SPREAD", **needs)(_on_a_node)
         device = "cuda" if gpus else "cpu"
 
-        def start() -> Any:
-            return task.remote(work.text(device=device, threads=self.threads))
+        def start(turn: int) -> Any:
+            told = work.text(device=device, threads=self.threads, share=(turn, count))
+            return task.remote(told)
 
-        running = [start() for _ in range(count)]
+        turns = {start(turn): turn for turn in range(count)}
+        running = list(turns)
         patience = Patience(done)
         while running:
             ready, running = ray.wait(running, timeout=POLL)
@@ -204,7 +209,8 @@ class Ray:
                     raise
                 except ray.exceptions.RayError as problem:
                     patience.lost(f"a worker was lost: {type(problem).__name__}")
-                    running.append(start())
+                    turns[again := start(turns[one])] = turns[one]
+                    running.append(again)
                     continue
                 if refused is not None:
                     for other in running:

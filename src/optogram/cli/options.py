@@ -41,6 +41,34 @@ DEBUG = click.Option(
 )
 
 
+ENGINE = (
+    click.Option(
+        ["--engine"],
+        type=click.Choice(["serial", "processes", "ray"]),
+        default="serial",
+        show_default=True,
+        help="Who works: this process, several of this machine, or a Ray cluster.",
+    ),
+    click.Option(["--workers"], type=int, help="How many; else one a device, or a core."),
+    click.Option(["--address"], metavar="HOST:PORT", help="The Ray cluster; else one starts here."),
+    click.Option(
+        ["--shard"],
+        metavar="I/N",
+        callback=lambda ctx, parameter, text: _share(text),
+        help="Be number I (from 0) of N programs on one folder, which need not end together.",
+    ),
+)
+
+
+def _share(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and int(number) < int(of)):
+        raise RequestError(f"--shard {text}: should be I/N with I from 0 to N - 1, as in 0/4")
+    return int(number), int(of)
+
+
 def seed(default: int = 0) -> click.Option:
     """`--seed`, which every command takes, whether or not it draws random numbers."""
     return click.Option(

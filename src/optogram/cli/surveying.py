@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from optogram.cli.manners import Interrupted, say, unbroken, working
-from optogram.cli.options import DEBUG, DEVICE, JSON, WEIGHTS, seed
+from optogram.cli.options import DEBUG, DEVICE, ENGINE, JSON, WEIGHTS, seed
 
 
 @click.command(
@@ -43,6 +43,7 @@ from optogram.cli.options import DEBUG, DEVICE, JSON, WEIGHTS, seed
         click.Option(["--batch"], type=int, help="Images shown at once; else what suits them."),
         click.Option(["--split"], default="train", show_default=True, help="Which part of DATA."),
         click.Option(["--data-root"], metavar="DIR", help="Where data lie; else $OPTOGRAM_DATA."),
+        *ENGINE,
         WEIGHTS,
         DEVICE,
         seed(),
@@ -61,6 +62,10 @@ def survey(
     seed: int,
     as_json: bool,
     layers: tuple[str, ...],
+    engine: str,
+    workers: int | None,
+    address: str | None,
+    shard: tuple[int, int] | None,
     **settings: Any,
 ) -> None:
     """Show a data set to a network once: what excites every unit, and how each behaves.
@@ -69,15 +74,30 @@ def survey(
     programs read too.
     """
     with unbroken():
+        from optogram.atlas.engines import engine as engine_called
+        from optogram.atlas.work import survey_with
         from optogram.cli.reading import network
         from optogram.survey import make
+        from optogram.survey.run import Unfinished
         from optogram.zoo import data as data_set
 
     try:
         with working():
             asked = network(net, weights, device)
             images = data_set(data, root=data_root, split=split, shape=asked.shape)
-            held = make(asked, images, list(layers) or None, directory=output, **settings)
+            chosen = list(layers) or None
+            if engine != "serial":
+                who = engine_called(
+                    engine, workers=workers, address=address, devices=(device,) if device else ()
+                )
+                survey_with(
+                    who, len(images), output, net=net, data=data, layers=chosen, weights=weights,
+                    split=split, data_root=data_root, settings=settings,
+                )  # fmt: skip
+            held = make(asked, images, chosen, directory=output, share=shard, **settings)
+    except Unfinished as rest:
+        say(str(rest))
+        return
     except KeyboardInterrupt as stop:
         again = "interrupted; the same command goes on after the last shard that was finished"
         raise Interrupted(again) from stop

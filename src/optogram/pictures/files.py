@@ -1,15 +1,19 @@
 """Images come in from files here, and files go out whole or not at all."""
 
+import hashlib
 import os
 import secrets
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RequestError
+from .leases import alive, host
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +25,7 @@ MOST_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 ORIENTATION = 0x0112
 WHITE = 1.0
+FORGOTTEN = 3600.0
 
 
 def write_atomically(
@@ -38,7 +43,8 @@ def write_atomically(
     """
     target = Path(os.path.realpath(path))
     _check_target(path, target)
-    draft = target.with_name(f".{target.name[:80]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    owner = f"{os.getpid()}-{_machine()}{secrets.token_hex(4)}"
+    draft = target.with_name(f".{target.name[:80]}.{owner}.tmp")
     try:
         with _opened_draft(draft, path) as file:
             if callable(content):
@@ -52,6 +58,23 @@ def write_atomically(
         draft.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def is_abandoned(draft: Path) -> bool:
+    """Whether who wrote a `.tmp` file of `write_atomically` is dead.
+
+    Of one that another machine writes nothing is known, and it counts as dead after an hour.
+    """
+    number, _, token = draft.name.split(".")[-2].partition("-")
+    if not token.startswith(_machine()):
+        with suppress(FileNotFoundError):
+            return time.time() - draft.stat().st_mtime > FORGOTTEN
+    return not alive(number)
+
+
+@lru_cache(1)
+def _machine() -> str:
+    return hashlib.sha256(host().encode()).hexdigest()[:6]
 
 
 def image(

@@ -40,7 +40,7 @@ def leased(path: Path) -> Iterator[bool]:
 
 
 def _claim(path: Path) -> bool:
-    me = json.dumps({"pid": os.getpid(), "host": _host(), "born": _born(os.getpid())})
+    me = json.dumps({"pid": os.getpid(), "host": host(), "born": _born(os.getpid())})
     for _ in range(2):
         with suppress(FileExistsError):
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -66,7 +66,7 @@ def is_free(path: Path) -> bool:
         return True
     except ValueError:
         return silent > BEAT  # somebody was killed between making and writing it
-    if owner["host"] == _host():
+    if owner["host"] == host():
         return not alive(owner["pid"], owner["born"])
     return silent > STALE
 
@@ -96,7 +96,7 @@ def _born(pid: int) -> str:
 
 
 @lru_cache(1)
-def _host() -> str:
+def host() -> str:
     """This machine since it was last started."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,8 +1,9 @@
 """Making a survey: every image is shown once, and no finished shard is done again."""
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch import Tensor
 from optogram.core.network import Network
 from optogram.core.unit import OUTPUT
 from optogram.pictures.errors import RequestError
+from optogram.pictures.leases import leased
 from optogram.survey.datasets import ImageSet
 from optogram.survey.dead import triage as looked_into
-from optogram.survey.part import Part, merged_parts
+from optogram.survey.part import Part, Range, merged_parts
 from optogram.survey.result import Survey, layer_from
 from optogram.survey.scan import Places, Plan, Statistics, chosen, planned, scan
 from optogram.survey.sources import from_arrays, from_folder, from_npz, from_torch
@@ -23,6 +25,8 @@ from optogram.survey.store import Store, completed
 from optogram.version import __version__
 
 SHARD, MOST_SHARDS = 256, 64
+POLL = 0.2
+"""Seconds between two looks at a shard that somebody else is at."""
 
 
 def survey(
@@ -37,6 +41,7 @@ def survey(
     batch: int | None = None,
     shard: int | None = None,
     directory: str | os.PathLike[str] | None = None,
+    share: tuple[int, int] | None = None,
 ) -> Survey:
     """Show a data set to a network once and learn what excites every unit of the chosen layers.
 
@@ -58,12 +63,17 @@ def survey(
             nothing but the last bits.
         shard: how many images are one piece of work, saved when it is done.
         directory: a folder for the survey. A survey that was interrupted there goes on after its
-            last finished shard, and a finished one is opened.
+            last finished shard, and a finished one is opened. Several programs may work on one
+            folder, on several machines: each takes the shards that nobody is at.
+        share: (i, n): one of n programs; it begins at its own part of the shards, and does not wait
+            for those that others are at.
 
     Returns:
         A Survey.
 
-    Raises RequestError for layers, images and settings that do not fit, each in a sentence.
+    Raises:
+        RequestError: layers, images or settings do not fit, each in a sentence.
+        Unfinished: with `share`, where others are still at some shards.
     """
     images = as_images(dataset).fitted(network.shape)
     plan = planned(
@@ -77,14 +87,15 @@ def survey(
         store.forget_parts()
         return opened(store.folder, images)
     spans = [(first, min(first + step, len(images))) for first in range(0, len(images), step)]
+    job = _Job(network, images, plan, spans, store)
+    if share is not None:
+        job.do_share(*share)
     whole: Part | None = None
-    for span in spans:
-        part = None if store is None else store.finished(span)
-        if part is None:
-            part = scan(network, images, plan, *span, earlier=whole)
-            if store is not None:
-                store.publish(part)
-        whole = part if whole is None else merged_parts([whole, part])
+    for part in job.parts():
+        if part is None:  # others were quicker, and the survey is there
+            assert store is not None
+            return opened(store.folder, images)
+        whole = job.seen = part if whole is None else merged_parts([whole, part])
     if whole is None or whole.images == 0:
         raise RequestError(
             f"{images.name} has no image that can be read; give a data set with some"
@@ -95,6 +106,74 @@ def survey(
         store.complete(whole, result.about(), result.columns())
         store.forget_parts()
     return result
+
+
+class Unfinished(RuntimeError):
+    """Others are still at some of the shards."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """The shards of a survey, some of which others may be at.
+
+    `seen` is the part of some of its images: what they beat need not be looked into.
+    """
+
+    network: Network
+    images: ImageSet
+    plan: Plan
+    spans: list[Range]
+    store: Store | None
+    seen: Part | None = None
+
+    def parts(self) -> Iterator[Part | None]:
+        """Every shard's part, in order; those of others are waited for, with later ones meanwhile.
+
+        None where they are gone, because somebody finished the survey.
+        """
+        for number, span in enumerate(self.spans):
+            part = None
+            while part is None:
+                part = (self.store and self.store.finished(span)) or self.attempt(span)
+                if part is None:
+                    assert self.store is not None
+                    if self.store.marker() is not None:
+                        yield None
+                        return
+                    if not any(self.attempt(later, new=True) for later in self.spans[number + 1 :]):
+                        time.sleep(POLL)
+            yield part
+
+    def attempt(self, span: Range, new: bool = False) -> Part | None:
+        """The part of a shard, unless somebody is at it (or, if it is to be `new`, it is there)."""
+        if self.store is None:
+            return scan(self.network, self.images, self.plan, *span, earlier=self.seen)
+        if self.store.marker() is not None or (new and self.store.has(span)):
+            return None
+        with leased(self.store.lease(span)) as mine:
+            if not mine:
+                return None
+            if found := self.store.finished(span):  # between the look and the lease
+                return found
+            part = scan(self.network, self.images, self.plan, *span, earlier=self.seen)
+            self.store.publish(part)
+            return part
+
+    def do_share(self, number: int, of: int) -> None:
+        """Do what nobody is at, from one of `of` places on. Raises Unfinished, RequestError."""
+        if self.store is None:
+            raise RequestError("a share of a survey needs a folder that the others see: directory=")
+        if not 0 <= number < of:
+            raise RequestError(f"share={number}/{of}: one of 0 to {of - 1}, of at least 1")
+        first = number * len(self.spans) // of
+        for span in self.spans[first:] + self.spans[:first]:
+            self.attempt(span, new=True)
+        left = [span for span in self.spans if not self.store.has(span)]
+        if left and self.store.marker() is None:
+            raise Unfinished(
+                f"{len(self.spans) - len(left)} of {len(self.spans)} shards are finished; others "
+                f"are at the rest"
+            )
 
 
 def opened(directory: str | os.PathLike[str], dataset: Any = None) -> Survey:

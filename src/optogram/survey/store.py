@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from optogram.pictures.errors import RequestError
-from optogram.pictures.files import write_atomically
+from optogram.pictures.files import is_abandoned, write_atomically
 from optogram.pictures.recipe import canonical, recipe_digest
 from optogram.survey import tables
 from optogram.survey.part import Part, Range
@@ -50,7 +50,7 @@ class Store:
             )
         store.folder.mkdir(parents=True, exist_ok=True)
         for draft in [*store.folder.glob(".*.tmp"), *store.parts.glob(".*.tmp")]:
-            if not _alive(draft):
+            if is_abandoned(draft):
                 draft.unlink(missing_ok=True)
         return store
 
@@ -78,6 +78,14 @@ class Store:
     def finished(self, span: Range) -> Part | None:
         """The part of a range of images; None where it is not there, or is damaged."""
         return _read(self.parts, _name(span), span)
+
+    def has(self, span: Range) -> bool:
+        """Whether a range was published, whatever has become of its files."""
+        return (self.parts / f"{_name(span)}.json").is_file()
+
+    def lease(self, span: Range) -> Path:
+        """The file that says that somebody is at a range."""
+        return self.parts / f"{_name(span)}.lease"
 
     def publish(self, part: Part) -> None:
         """Write a part of one range; its marker last."""
@@ -169,15 +177,3 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as problem:
         raise RequestError(f"'{path}' cannot be read: {problem}") from problem
-
-
-def _alive(draft: Path) -> bool:
-    """Whether the process that writes a draft still runs; its number stands in the name."""
-    number = draft.name.split(".")[-2].partition("-")[0]
-    try:
-        os.kill(int(number), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
