@@ -97,6 +97,7 @@ CASES = {
         {"image": images(1, (3, 14, 13), seed=5)[0], "layer": ["late", "conv:2"], "steps": 2,
          "octaves": 2, "frames": 2}
     ),
+    "evolve": Case({"unit": ["output:1", "output:3"], "generations": 3, "population": 6}),
     "explain": explained(methods=["saliency", "occlusion"], checks=True, draws=2),
     "filters": Case({"layer": "conv"}),
     "fool": Case({"unit": ["output:1", "output:3"], "start": IMAGE, "steps": 4}),

@@ -28,6 +28,7 @@ from .techniques import correspondence as correspondence
 from .techniques import correspondence_by_chance as correspondence_by_chance
 from .techniques import deconvnet as deconvnet
 from .techniques import dream as dream
+from .techniques import evolve as evolve
 from .techniques import explain as explain
 from .techniques import filters as filters
 from .techniques import fool as fool

@@ -5,6 +5,7 @@ from optogram.techniques.correspondence import correspondence as correspondence
 from optogram.techniques.correspondence import correspondence_by_chance as correspondence_by_chance
 from optogram.techniques.deconvnet import deconvnet as deconvnet
 from optogram.techniques.dream import dream as dream
+from optogram.techniques.evolve import evolve as evolve
 from optogram.techniques.explain import explain as explain
 from optogram.techniques.filters import filters as filters
 from optogram.techniques.fool import fool as fool
