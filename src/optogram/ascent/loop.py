@@ -13,7 +13,7 @@ from optogram.ascent.lbfgs import LBFGS
 from optogram.ascent.param import Parameterization
 from optogram.ascent.tiles import Tiling, tile_for
 from optogram.ascent.transform import drawn
-from optogram.core import film
+from optogram.core import film, progress
 from optogram.core.activations import Activations, PerImage
 from optogram.core.chance import Streams
 from optogram.core.expression import say
@@ -143,6 +143,7 @@ def ascend(
                 found, lengths = _uphill(pull, rest, canvas, parameters, about_units)
         if film.filmed():
             film.show(param.display(shown.detach()).clamp(0, 1))
+        progress.tell("steps", index, steps)
         yield Step(
             index,
             shown.detach().clone(),  # a copy, because the next step writes into the parameters

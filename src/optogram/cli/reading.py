@@ -1,6 +1,5 @@
 """How what is typed becomes what a technique takes: networks, units, images and values."""
 
-import ast
 import math
 from typing import Any
 
@@ -8,7 +7,6 @@ import click
 import torch
 
 from optogram.cli.manners import note
-from optogram.core.expression import parse
 from optogram.core.network import Network
 from optogram.pictures import read_recipe
 from optogram.pictures.errors import RequestError
@@ -104,38 +102,6 @@ def stored_size(source: str) -> tuple[int, int] | None:
 def data(name: str, network: Network) -> ImageSet:
     """A data set, its images fitted to the network."""
     return data_set(name, shape=network.shape)
-
-
-def numbers(text: str, _: Network) -> Any:
-    """A number, a pair such as `8,6`, or a list such as `[8, 6]`."""
-    value = _literal(text)
-    if isinstance(value, int | float | tuple | list):
-        return value
-    raise RequestError(f"{text!r} is no number: write 8, or 8,6 for a pair, or [8,6] for a list")
-
-
-def number_or_text(text: str, _: Network) -> Any:
-    """A number or several, `0.5` or `0.4,0.5,0.6`; what is neither stays text."""
-    value = _literal(text)
-    return text if value is None else value
-
-
-def expression(text: str, _: Network) -> Any:
-    """A value in the language of objectives."""
-    return parse(text)
-
-
-def words(text: str, _: Network) -> list[str]:
-    """Words with commas between them."""
-    return [word.strip() for word in text.split(",")]
-
-
-def _literal(text: str) -> Any:
-    """The value that Python would read; None for what it would not."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
 
 
 class _Number(click.types.FloatParamType):

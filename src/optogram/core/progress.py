@@ -17,7 +17,10 @@ def tell(what: str, done: int, total: int) -> None:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Have `listener(what, done, total)` called for the length of a `with`."""
+    """Have `listener(what, done, total)` called for the length of a `with`.
+
+    What it raises ends the work: that is how a door cancels.
+    """
     token = _LISTENER.set(listener)
     try:
         yield
