@@ -9,6 +9,7 @@ import click
 from optogram.cli import catalogue
 from optogram.cli.manners import Failed, Interrupted, note, say, unbroken, working
 from optogram.cli.options import DEBUG, DEVICE, JSON, WEIGHTS, checked_output, seed
+from optogram.cli.serving import serve
 from optogram.cli.studies import study
 from optogram.cli.surveying import survey
 from optogram.pictures.errors import RequestError
@@ -157,4 +158,4 @@ def _list(rows: list[tuple[str, str]], names: tuple[str, str], as_json: bool) ->
     say("\n".join(f"{name:{width}}  {about}" for name, about in rows))
 
 
-COMMANDS = (networks, methods, layers, replay, train, survey, tour, study)
+COMMANDS = (networks, methods, layers, replay, train, survey, tour, study, serve)

@@ -1,0 +1,76 @@
+"""Pages become HTML: one set of templates, for the running explorer and for the static export."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optogram.pictures.lettering import brief
+from optogram.version import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+
+
+def drawn(template: str, to: Any, network: dict[str, Any], facts: dict[str, Any]) -> str:
+    """A page: what it says, where its links lead, and the network that it is about."""
+    around = {"to": to, "network": network, "version": __version__, "here": "/", "nonce": ""}
+    return environment().get_template(template).render({**around, "sheets": {}, **facts})
+
+
+def sheets_of(to: Any, facts: Any) -> dict[str, str]:
+    """The sprite sheets that the tiles of a page are cells of: class -> address."""
+    found: dict[str, str] = {}
+
+    def look(layer: Any, tiles: Any) -> None:
+        for tile in tiles or ():
+            if tile["recipe"]:
+                name = tile["cell"].partition(" ")[0]
+                if name not in found:
+                    found[name] = to.sheet(tile["recipe"], layer, tile["block"])
+
+    for layer in facts.get("layers") or ():
+        look(layer, layer.get("tiles"))
+    for tiles in ("tiles", "neighbours", "members"):
+        look(facts.get("layer"), facts.get(tiles))
+    for each in facts.get("unusual") or ():
+        look(each["layer"], [each["tile"]])
+    return found
+
+
+@lru_cache
+def environment() -> "Environment":
+    """The templates, which escape whatever they are given."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"brief": _brief, "percent": _percent, "day": _day}
+    return made
+
+
+def as_text(recipe: Any) -> str:
+    """A recipe for human eyes."""
+    return json.dumps(recipe, indent=1, ensure_ascii=False, sort_keys=True)
+
+
+def _brief(value: Any) -> str:
+    if value is None:
+        return "–"
+    return brief(float(value)) if isinstance(value, int | float) else str(value)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%" if share >= 0.001 or share == 0 else "under 0.1%"
+
+
+def _day(time: str) -> str:
+    return time[:16].replace("T", " ")
