@@ -174,15 +174,11 @@ def images(explorer: Explorer, request: Request) -> View:
     for number in range(len(atlas.datasets)):
         facts = pages.dataset_facts(atlas, number)
         first = start if chosen in (None, "", str(number)) else 0
-        last = min(first + PICKER, facts["images"])
-        rows.append(
-            facts
-            | {"numbers": list(range(first, last))}
-            | {"before": max(0, first - PICKER) if first else None}
-            | {"after": last if last < facts["images"] else None}
-        )
-    more = {"limits": explorer.limits, "problem": None}
-    return View("images.html", "image", {"data": rows}, more)
+        numbers = pages.kept_images(atlas, atlas.datasets[number], first, PICKER)
+        more = numbers[-1] + 1 if len(numbers) == PICKER else None
+        rows.append(facts | {"numbers": numbers, "first": first, "after": more})
+    extra = {"limits": explorer.limits, "problem": None}
+    return View("images.html", "image", {"data": rows}, extra)
 
 
 def image(explorer: Explorer, request: Request) -> View:

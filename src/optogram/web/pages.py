@@ -3,6 +3,7 @@
 Nothing here knows a web framework, so the explorer and the static export say the same.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -177,7 +178,7 @@ def search_page(atlas: Any, text: str) -> dict[str, Any]:
     hits = [plain(dataclasses.asdict(hit)) for hit in atlas.search(text, n=60)] if text else []
     for hit in hits:
         hit["layer_name"] = atlas.layer(hit["layer"]).name
-    return {"query": text, "hits": hits}
+    return {"words": text, "hits": hits}
 
 
 def notes_page(atlas: Any) -> dict[str, Any]:
@@ -233,6 +234,18 @@ def dataset_facts(atlas: Any, number: int) -> dict[str, Any]:
     data = atlas.datasets[number]
     facts = {"number": number, "name": data.name, "split": data.split, "images": data.images}
     return facts | {"digest": data.digest, "kept": bool(atlas.has_images(data.id))}
+
+
+def kept_images(atlas: Any, data: Any, start: int, n: int) -> list[int]:
+    """The numbers of the next images that the atlas has kept."""
+    found: list[int] = []
+    for number in range(start, min(start + 20 * n, data.images)):
+        with contextlib.suppress(RequestError):
+            atlas.image(data.id, number)
+            found.append(number)
+        if len(found) == n:
+            break
+    return found
 
 
 def tiles(atlas: Any, layer: Any, rows: Iterable[Any], by: str = "unit") -> list[dict[str, Any]]:
