@@ -638,7 +638,12 @@ class TestOptions:
             maximize(
                 mlp(35, 10, shape=(1, 7, 5)), [f"fc1:{i}" for i in range(10)], steps=1, batch=4
             )
-        assert heard == [("maximize", 4, 10), ("maximize", 8, 10), ("maximize", 10, 10)]
+        done = [("maximize", n, 10) for n in (4, 8, 10)]
+        assert [said for said in heard if said[0] == "maximize"] == done
+        assert [said for said in heard if said[0] == "steps"] == 3 * [
+            ("steps", 0, 1),
+            ("steps", 1, 1),
+        ]
 
     def test_the_network_is_as_before(self):
         module = seeded(

@@ -140,9 +140,7 @@ def _option(asked: Field) -> Slot:
 
 def _image_or_word(asked: Field) -> Read:
     """An image, but for the words that the annotation allows beside it."""
-    return lambda text, network: (
-        text if text in asked.choices else reading.image(text, network)
-    )
+    return lambda text, network: text if text in asked.choices else reading.image(text, network)
 
 
 def _otherwise(parameter: inspect.Parameter) -> str:

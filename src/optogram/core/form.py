@@ -15,16 +15,19 @@ from optogram.pictures.errors import RequestError
 
 IMAGES = ("image", "images")
 UNITS = ("unit", "units", "target", "targets")
-Kind = Literal["image", "photograph", "unit", "layer", "switch", "choice", "whole", "number", "text"]
+Kind = Literal[
+    "image", "photograph", "unit", "layer", "switch", "choice", "whole", "number", "text"
+]
 
 
 @dataclass(frozen=True)
 class Field:
     """One parameter of a technique as a form shows it.
 
-    `kind` is what is entered: an image, a photograph (which keeps its own size), a unit or a layer of the network, a switch, one of
-    `choices` (text -> value), a whole number, a number, or text; `several` that units or layers may be many.
-    `read` turns what was entered into the value, for all kinds but images and units.
+    `kind` is what is entered: an image, a photograph (which keeps its own size), a unit or a layer
+    of the network, a switch, one of `choices` (text -> value), a whole number, a number, or text;
+    `several` that there may be many of them. `read` turns what was entered into the value, except
+    for images and units; the `choices` of an image are words that may stand for it.
     """
 
     parameter: inspect.Parameter

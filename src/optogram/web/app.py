@@ -111,8 +111,8 @@ def _site(explorer: Explorer, mounts: list[BaseRoute]) -> Starlette:
     app = Starlette(
         routes=[*mounts, static, *ROUTES],
         exception_handlers={
-            RequestError: _said,  # type: ignore[dict-item]
-            HTTPException: _said,  # type: ignore[dict-item]
+            RequestError: _said,
+            HTTPException: _said,
             Exception: _broken,
         },
     )
@@ -234,7 +234,13 @@ def compare(explorer: Explorer, request: Request) -> View:
         facts |= pages.compare_page(explorer.atlas, other.atlas, *records)
     elif other is not explorer:
         facts |= pages.networks_page(explorer.atlas, other.atlas)
-    more = {"a": a, "b": b, "problem": None, "there": other.links, "example": _example(explorer)}
+    more: dict[str, Any] = {
+        "a": a,
+        "b": b,
+        "problem": None,
+        "there": other.links,
+        "example": _example(explorer),
+    }
     more["there_shape"] = list(other.atlas.network["shape"])
     more["chosen"] = _number(other) if which else None
     more["others"] = [
@@ -257,7 +263,7 @@ def notes(explorer: Explorer, request: Request) -> View:
 def jobs(explorer: Explorer, request: Request) -> View:
     """What is being worked on, and what was."""
     rows = [_job(job) for job in explorer.jobs]
-    more = {"limits": explorer.limits}
+    more: dict[str, Any] = {"limits": explorer.limits}
     more["going"] = [row for row in rows if row["state"] not in ENDED]
     more["ended"] = [row for row in rows if row["state"] in ENDED]
     return View("jobs.html", "jobs", {"jobs": rows}, more)

@@ -103,7 +103,7 @@ class Explorer:
                 return self._looked[ref]
         network, image = self.network(), self.image(ref)
         with self._asking:
-            found = {"predictions": _predictions(network, image)}
+            found: dict[str, Any] = {"predictions": _predictions(network, image)}
             found["unusual"] = [list(row) for row in self.atlas.unusual(network, image, n=16)]
         with self._remembering:
             self._looked[ref] = found
@@ -150,7 +150,7 @@ class Explorer:
             facts = [("score", brief(first.score)), ("verdict", first.verdict or "none")]
             return {"facts": facts, "kept": kept.id, "recipe": pages.plain(made.recipe)}
 
-        about = {"page": self.links.unit({"name": layer.name}, unit), "unit": place}
+        about: dict[str, Any] = {"page": self.links.unit({"name": layer.name}, unit), "unit": place}
         about |= {"settings": {"technique": name} | _said(options), "atlas": self.links.prefix}
         return self.jobs.start(f"{name.replace('_', ' ')} {place}", about, work)
 
@@ -171,7 +171,7 @@ class Explorer:
         def work(job: Job) -> dict[str, Any]:
             return _map(self.network(), name, image, wanted, options, checks, job)
 
-        about = {"page": f"{self.links.image(ref)}", "image": ref, "unit": wanted}
+        about: dict[str, Any] = {"page": self.links.image(ref), "image": ref, "unit": wanted}
         about |= {"settings": {"technique": name, "unit": wanted} | _said(options)}
         about["atlas"] = self.links.prefix
         return self.jobs.start(f"{name.replace('_', ' ')} for {wanted}", about, work)

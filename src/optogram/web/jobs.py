@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from optogram.core import progress
+from optogram.core import film, progress
 from optogram.pictures.errors import RequestError
 
 PAUSE = 0.2
@@ -56,6 +56,7 @@ class Job:
     ended: float | None = None
     stopping: threading.Event = field(default_factory=threading.Event, repr=False)
     _told: float = field(default=0.0, repr=False)
+    _shown: float = field(default=0.0, repr=False)
 
     @property
     def over(self) -> bool:
@@ -81,19 +82,17 @@ class Job:
         self._check()
         self._note(what, done, total, hurry=done == total)
 
-    def show(self, images: Any, step: int, steps: int) -> None:
+    def show(self, images: Any) -> None:
         """Be shown the picture so far, a few times a second; raises Cancelled as `tell` does."""
         self._check()
-        last = step == steps
-        if not last and time.monotonic() - self._told < PAUSE:
+        if self.preview and time.monotonic() - self._shown < PAUSE:
             return
         from optogram.pictures.drawing import as_pil
         from optogram.pictures.saving import webp_bytes
 
-        # A picture without a box is shown as far as a screen can show it.
-        self.preview = webp_bytes(as_pil(images[0].clamp(0, 1).float().cpu()))
-        self.pictures += 1
-        self._note("steps", step, steps, hurry=True)
+        self.preview = webp_bytes(as_pil(images[0].float().cpu()))
+        self.pictures, self._shown = self.pictures + 1, time.monotonic()
+        self.version += 1
 
     def _check(self) -> None:
         if self.stopping.is_set():
@@ -181,7 +180,7 @@ class Jobs:
             job.state, job.started = "running", time.time()
             job.version += 1
             try:
-                with progress.listening(job.tell), progress.watching(job.show):
+                with progress.listening(job.tell), film.filming(job.show):
                     job.result = job.work(job)
                 self._end(job, "done")
             except Cancelled:

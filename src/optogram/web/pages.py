@@ -29,7 +29,7 @@ SORTS = {
     "ratio": "picture over data",
     "cluster": "cluster",
 }
-SHOWS = {
+SHOWS: dict[str, dict[str, Any]] = {
     "all": {},
     "alive": {"state": "alive"},
     "dead": {"state": "dead"},

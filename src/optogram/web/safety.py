@@ -10,9 +10,9 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -61,12 +61,7 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, speak)
             return
-        heard = _Heard(receive, speak, self.most)
-        try:
-            await self.app(scope, heard.receive, heard.send)
-        except _TooLong:
-            if not heard.answered:
-                await too_long(self.most)(scope, receive, speak)
+        await self.app(scope, _counted(receive, self.most), speak)
 
     def _refusal(self, request: Request) -> Response | None:
         names = request.headers.getlist("host")
@@ -162,30 +157,20 @@ def _with_headers(send: Send, nonce: str) -> Send:
     return speak
 
 
-class _TooLong(Exception):
-    """A body went on longer than it said it would."""
+def _counted(receive: Receive, most: int) -> Receive:
+    """A body that may go on longer than it said it would, but not longer than `most` bytes."""
+    left = most
 
-
-@dataclass
-class _Heard:
-    """A request's body, counted, and whether an answer has begun."""
-
-    inner: Receive
-    speak: Send
-    left: int
-    answered: bool = False
-
-    async def receive(self) -> Any:
-        message = await self.inner()
+    async def heard() -> Message:
+        nonlocal left
+        message = await receive()
         if message["type"] == "http.request":
-            self.left -= len(message.get("body", b""))
-            if self.left < 0:
-                raise _TooLong
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413, f"at most {most / 1e6:.0f} MB can be sent")
         return message
 
-    async def send(self, message: Message) -> None:
-        self.answered = self.answered or message["type"] == "http.response.start"
-        await self.speak(message)
+    return heard
 
 
 def _cookie(request: Request) -> str:

@@ -57,7 +57,7 @@ def serve(
 def _ready() -> Any:
     """The application's module, or a sentence where what it needs is not installed."""
     try:
-        import multipart  # noqa: F401 - python-multipart, which reads forms
+        import python_multipart  # noqa: F401 - which reads forms
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as problem:

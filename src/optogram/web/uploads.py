@@ -74,7 +74,7 @@ def read(content: bytes, name: str, key: str, pixels: int) -> Upload:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(content), formats=FORMATS) as picture:  # type: ignore[arg-type]
+            with Image.open(BytesIO(content), formats=FORMATS) as picture:
                 width, height = picture.size
     except UnidentifiedImageError as problem:
         raise RequestError(f"that is no image that can be read here: {kinds}") from problem
@@ -84,7 +84,10 @@ def read(content: bytes, name: str, key: str, pixels: int) -> Upload:
         raise RequestError(f"that image is broken: {kinds}") from problem
     if width * height > pixels:
         raise _too_large(pixels)
-    shown: Any = as_pil(whole(content))
+    try:
+        shown: Any = as_pil(whole(content))
+    except RequestError as problem:
+        raise RequestError(f"that image is broken or ends too early: {kinds}") from problem
     shown.thumbnail((LONGEST, LONGEST))
     file = BytesIO()
     shown.save(file, "WEBP", quality=88)
