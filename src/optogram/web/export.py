@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from optogram.core.progress import tell
 from optogram.pictures.errors import RequestError
 from optogram.web import pages
 from optogram.web.drawing import STATIC, drawn, sheets_of
@@ -56,6 +55,8 @@ class _Writer:
         facts = pages.network_page(self.atlas)
         self._page("index.html", "network.html", "network", facts)
         self._page("notes.html", "notes.html", "notes", pages.notes_page(self.atlas))
+        from optogram.core.progress import tell  # with torch, which this room loads when it must
+
         total, done = facts["totals"]["units"], 0
         for layer in self.atlas.layers:
             self._layer(layer)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from optogram.core import film, progress
 from optogram.pictures.errors import RequestError
 
 PAUSE = 0.2
@@ -176,6 +175,8 @@ class Jobs:
             self._thread.join(seconds)
 
     def _run(self) -> None:
+        from optogram.core import film, progress  # with torch, which no page waits for
+
         while (job := self._next()) is not None:
             job.state, job.started = "running", time.time()
             job.version += 1
