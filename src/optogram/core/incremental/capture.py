@@ -72,7 +72,7 @@ def capture(
     """
     graph, answers = _record(network, images, layers)
     # Which numbers belong to the batch is seen by comparing with a pass of another batch.
-    if any(call.name not in _FOR_ANY_BATCH for call in graph.calls if call):
+    if not all(_for_any(call) for call in graph.calls if call):
         other, _ = _record(network, torch.cat([images, images[:1]]), layers)
         graph = _for_any_batch(graph, other, len(images))
     return graph, answers
@@ -279,6 +279,12 @@ def _for_any_batch(graph: Graph, other: Graph, batch: int) -> Graph:
     return Graph(tuple(calls), graph.layers)
 
 
+def _for_any(call: Call) -> bool:
+    """Whether a call is known to be the same for any batch."""
+    plain = all(isinstance(value, Ref | float | bool) for value in call.args) and not call.kwargs
+    return call.name in _FOR_ANY_BATCH or (call.name in _OF_MAPS and plain)
+
+
 def _compared(value: Any, again: Any, batch: int) -> Any:
     if isinstance(value, dict):
         return {key: _compared(part, again[key], batch) for key, part in value.items()}
@@ -337,3 +343,4 @@ _FOR_ANY_BATCH = {
     "adaptive_avg_pool2d", "flatten", "cat", "local_response_norm", "dropout", "gelu", "silu",
     "sigmoid", "tanh", "softmax", "log_softmax", "leaky_relu", "elu",
 }  # fmt: skip
+_OF_MAPS = {"add", "iadd", "sub", "isub", "mul", "imul", "div", "truediv", "neg", "square"}

@@ -51,8 +51,8 @@ class Block:
         torch.cat([clean.reshape(-1, channels), *behind], out=rows[HEAD:base])
         return cls(rows, height, width, base)
 
-    def fetch(self, index: Places) -> Parts:
-        """The pixels of those row numbers, (place, row, column)."""
+    def fetch(self, index: Places) -> Tensor:
+        """The pixels of those row numbers, in that shape, channels last."""
         numbers = torch.from_numpy(index.reshape(-1)).to(self.rows.device)
         return self.rows.index_select(0, numbers).view(*index.shape, -1)
 
@@ -60,6 +60,22 @@ class Block:
         """The room, as parts of a size."""
         numbers = count * size[0] * size[1]
         return self.rows[self.base : self.base + numbers].view(count, *size, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """By how much pixels (some, channel) of a map differ from the clean ones, and whose they are.
+
+    Of `count` occluders; `owners` are numbers among them, `pixels` places of the map in one row.
+    """
+
+    count: int
+    values: Rows
+    pixels: Places
+    owners: Places
+
+    def __len__(self) -> int:
+        return self.count
 
 
 @dataclass(eq=False)
@@ -77,6 +93,7 @@ class Engine:
     memory: float
     blocks: dict[int, Block] = field(default_factory=dict)
     sums: dict[int, Tensor] = field(default_factory=dict)
+    full: dict[int, Tensor] = field(default_factory=dict)
     last: dict[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,13 +103,13 @@ class Engine:
         """(numbers of the occluders, whole answers by number of the call) in batches."""
         chunks = [(one, chunk) for one in groups for chunk in self._chunks(one)]
         self._prepare(chunks)
-        waiting: list[tuple[Tensor, dict[int, Tensor]]] = []
+        waiting: list[tuple[Tensor, dict[int, Tensor | Change]]] = []
         for number, (one, places) in enumerate(chunks):
             waiting.append((torch.from_numpy(one.which[places]), self._parts(one, places)))
             count = sum(len(which) for which, _ in waiting)
-            if count >= self._together or number == len(chunks) - 1:
+            if count >= self._most_waiting or number == len(chunks) - 1:
                 which = torch.cat([w for w, _ in waiting])
-                heads = {n: torch.cat([v[n] for _, v in waiting]) for n in self.steps.frontier}
+                heads = {n: self._put(n, [v[n] for _, v in waiting]) for n in self.steps.frontier}
                 waiting = []
                 yield from self._after(which, heads)
 
@@ -125,18 +142,22 @@ class Engine:
             for mean in self.steps.readers(number):
                 if mean in self.steps.means:
                     self.sums[number] = _integral(clean[number][0])
+                if mean in self.steps.dense:
+                    self.full[mean] = self.steps.dense[mean].on(clean[number])
             for i in [i for i in clean if self.last.get(i, -1) <= number]:
                 del clean[i]
 
-    def _parts(self, one: Group, places: np.ndarray) -> dict[int, Tensor]:
+    def _parts(self, one: Group, places: np.ndarray) -> dict[int, Tensor | Change]:
         """What the frontier answers for some of a group, computed on parts."""
         starts = {number: boxes.starts[places] for number, boxes in one.boxes.items()}
-        hand = _Hand(self, one, starts, len(places))
+        hand = _Hand(self, one, starts, places)
         hand.keep(0, self._occluded(one, torch.from_numpy(one.which[places]), hand))
-        heads: dict[int, Tensor] = {}
-        for number in sorted([*self.steps.parts, *self.steps.means]):
+        heads: dict[int, Tensor | Change] = {}
+        for number in sorted([*self.steps.parts, *self.steps.means, *self.steps.dense]):
             if number in self.steps.means:
                 heads[number] = self._mean(number, hand)
+            elif number in self.steps.dense:
+                heads[number] = self._dense(number, hand)
             else:
                 hand.keep(number, hand.step(number))
             for i in [i for i in hand.values if self.last.get(i, -1) <= number]:
@@ -177,6 +198,41 @@ class Engine:
         total = sums[-1, -1] + (part.sum((1, 2)).double() - window)
         return (total / (height * width)).to(part).view(len(part), *step.shape)
 
+    def _dense(self, number: int, hand: "_Hand") -> Tensor | Change:
+        (source,) = self.steps.dense[number].inputs
+        boxes, part = hand.group.boxes[source], hand.values[source]
+        if covers(self.steps, source, boxes):
+            return self.steps.dense[number].on(part)
+        if len(self.occluders) < _FEW:
+            return self.steps.dense[number].on(hand.map(source).permute(0, 2, 3, 1))
+        block, (low, high) = self.blocks[source], hand.reach(source)
+        row, column = (_along(hand.starts[source], axis, boxes.size[axis]) for axis in (0, 1))
+        own = [(x >= low[:, [i]]) & (x < high[:, [i]]) for i, x in enumerate((row, column))]
+        owners, rows, columns = np.nonzero(own[0][:, :, None] & own[1][:, None])
+        pixels = row[owners, rows] * block.width + column[owners, columns]
+        inside = (owners * boxes.size[0] + rows) * boxes.size[1] + columns
+        values = part.flatten(0, 2)[torch.from_numpy(inside).to(part.device)]
+        return Change(hand.count, values - block.fetch(pixels + HEAD), pixels, owners)
+
+    def _put(self, number: int, heads: list[Tensor | Change]) -> Tensor:
+        """What batches answer, one behind the other."""
+        firsts = np.cumsum([0, *map(len, heads)]).tolist()
+        placed = list(zip(firsts, heads, strict=False))
+        changes = [(first, head) for first, head in placed if isinstance(head, Change)]
+        if not changes:
+            return torch.cat([head for head in heads if isinstance(head, Tensor)])
+        answer = self.full[number].repeat(firsts[-1], 1)
+        for first, head in placed:
+            if isinstance(head, Tensor):
+                answer[first : first + len(head)] = head
+        self.steps.dense[number].add(
+            answer,
+            torch.cat([change.values for _, change in changes]),
+            np.concatenate([change.pixels for _, change in changes]),
+            np.concatenate([change.owners + first for first, change in changes]),
+        )
+        return answer
+
     def _after(
         self, which: Tensor, heads: dict[int, Tensor]
     ) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
@@ -198,6 +254,15 @@ class Engine:
         return int(max(4, min(256, most)))
 
     @property
+    def _most_waiting(self) -> int:
+        """How many occluders wait for it: many, where large weights are brought in for them."""
+        numbers = [
+            np.prod(self.steps.shapes[i]) for d in self.steps.dense.values() for i in d.inputs
+        ]
+        most = self.memory / self._bytes / 4 // max(sum(numbers), 1)
+        return int(max(self._together, min(_DENSE, most))) if numbers else self._together
+
+    @property
     def _bytes(self) -> int:
         return self.image.element_size()
 
@@ -214,8 +279,13 @@ class _Hand:
     engine: Engine
     group: Group
     starts: dict[int, Places]
-    count: int
+    places: Places
     values: dict[int, Parts] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many occluders they are."""
+        return len(self.places)
 
     def keep(self, number: int, parts: Parts) -> None:
         """Put the parts of a map where they can be cut from, if they will be."""
@@ -240,6 +310,11 @@ class _Hand:
             return torch.clamp_min(given[0], 0, out=tail)
         return step.work(given, self._owned(step, given[0]))
 
+    def reach(self, number: int) -> tuple[Places, Places]:
+        """First and one-past-last (row, column) that each occluder itself can change."""
+        low, high = self.group.reach[number]
+        return low[self.places], high[self.places]
+
     def map(self, number: int) -> Tensor:
         """The whole map (occluder, channel, row, column), the clean one around the part; a copy."""
         _, height, width = self.engine.steps.shapes[number]
@@ -250,6 +325,13 @@ class _Hand:
     def _window(self, number: int, step: Window, boxes: Boxes) -> Parts:
         (source,) = step.inputs
         steps = self.engine.steps
+        tile = self.group.tiles.get(number)
+        if tile is not None and step.tiles is not None:
+            block = self.engine.blocks[source]
+            whole = tuple(-(-n // side) * side for n, side in zip(boxes.size, tile, strict=True))
+            starts, size = step.field(self.starts[number], (whole[0], whole[1]))
+            index = self._index(source, block, starts, size, step.fill)
+            return step.tiles(block.rows, index, boxes.size, tile)
         if covers(steps, source, self.group.boxes[source]) and covers(steps, number, boxes):
             return _whole(step, [self.values[source]], owned=False)
         starts, size = step.field(self.starts[number], boxes.size)
@@ -320,7 +402,7 @@ def _along(starts: Places, axis: int, size: int) -> Places:
 def _last(steps: Steps) -> dict[int, int]:
     """By whom each map is read last."""
     last: dict[int, int] = {}
-    for number, step in [*steps.parts.items(), *steps.means.items()]:
+    for number, step in [*steps.parts.items(), *steps.means.items(), *steps.dense.items()]:
         for source in step.inputs:
             last[source] = max(last.get(source, -1), number)
     return last
@@ -335,3 +417,4 @@ def _integral(clean: Float[Tensor, "row column channel"]) -> Tensor:
 _CACHE = 16e6
 _MOST = 256
 _SUFFIX = 16e6
+_DENSE, _FEW = 1024, 32

@@ -6,6 +6,7 @@ so that a window with its surroundings is put together by copying rows of memory
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from optogram.core.incremental.capture import Call, Graph, Ref, repeat
+from optogram.core.incremental.winograd import Tiles
 
 # (place, row, column, channel); unnamed, since a step's answer has other sizes than its input.
 Parts = Float[Tensor, "_ _ _ _"]
@@ -52,6 +54,7 @@ class Window:
     `work(maps, padding)` takes and gives (place, channel, row, column) views. `fill` is what lies
     outside the map. `flops` for each output place, `weights` the bytes of the weights.
     `share` gives, where it is not the same everywhere, by how much an average is to be multiplied.
+    `tiles` is the same convolution with fewer products, where there is one.
     """
 
     inputs: tuple[int, ...]
@@ -65,6 +68,7 @@ class Window:
     weights: int = 0
     share: Callable[[int, Places, int], Places] | None = None
     whole: Callable[[Tensor], Tensor] | None = None
+    tiles: Tiles | None = None
 
     def reach(self, axis: int, low: Places, high: Places, length: int) -> tuple[Places, Places]:
         """First and one-past-last output place that the input places [low, high) can change."""
@@ -92,7 +96,62 @@ class Mean:
     flops: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A fully connected layer on a whole map: its clean answer, plus what changed.
+
+    `weight` (out, channel * row * column), as the layer has it.
+    """
+
+    inputs: tuple[int, ...]
+    weight: Float[Tensor, "out in"]
+    bias: Float[Tensor, " out"] | None
+
+    def on(self, maps: Parts) -> Float[Tensor, "place out"]:
+        """The answers to whole maps."""
+        return F.linear(maps.permute(0, 3, 1, 2).flatten(1), self.weight, self.bias)
+
+    def add(self, answer: Tensor, changes: Tensor, pixels: Places, owners: Places) -> None:
+        """Add to answers (place, out) what changes (some, channel) of pixels make of them."""
+        channels, order = changes.shape[1], np.argsort(pixels, kind="stable")
+        changes = changes[torch.from_numpy(order).to(changes.device)]
+        owner = torch.from_numpy(owners[order]).to(changes.device)
+        ends = np.cumsum(np.bincount(pixels)).tolist()
+        for first in range(0, len(self.weight), _OUTPUTS):
+            some = slice(first, first + _OUTPUTS)
+            # (pixel, out, channel): the weights of one pixel lie together.
+            weight = self.weight[some].reshape(-1, self.weight.shape[1] // channels)
+            weight = weight.t().contiguous().view(weight.shape[1], -1, channels)
+            made = answer.new_zeros(len(answer), weight.shape[1])
+            for pixel, (start, end) in enumerate(pairwise([0, *ends])):
+                if end > start:
+                    made.index_add_(0, owner[start:end], changes[start:end] @ weight[pixel].t())
+            answer[:, some] += made
+
+
 Local = Pointwise | Join | Window | Mean
+
+
+def dense(graph: Graph, number: int, maps: dict[int, tuple[int, int, int]]) -> Dense | None:
+    """How a call is a fully connected layer on one of the maps; None where it is not."""
+    call = graph.calls[number]
+    if call is None or call.name != "linear":
+        return None
+    a = _bound(call, "input weight bias")
+    if isinstance(a["weight"], Ref) or isinstance(a["bias"], Ref):
+        return None
+    (source,) = call.inputs
+    while source not in maps:
+        before = graph.calls[source]
+        if before is None or before.name not in _LAYS_OUT or len(before.inputs) != 1:
+            return None
+        if before.name == "dropout" and _bound(before, "input p training")["training"]:
+            return None
+        (source,) = before.inputs
+    given = graph.calls[call.inputs[0]]
+    if given is None or given.shape[1:] != (int(np.prod(maps[source])),):
+        return None
+    return Dense((source,), a["weight"].detach(), _data(a["bias"]))
 
 
 def local(graph: Graph, number: int, image: tuple[int, ...]) -> Local | None:
@@ -114,10 +173,9 @@ def folded(window: Window, norm: Call) -> Window | None:
         return None
     weight, bias, groups = kept
     scale, shift = scale_shift
-    weight = (weight.double() * scale.view(-1, 1, 1, 1)).to(weight.dtype)
+    weight = weight * scale.view(-1, 1, 1, 1).to(weight.dtype)
     shift = shift if bias is None else shift + bias.double() * scale
-    work = _convolving(weight, shift.to(weight.dtype), window.stride, window.dilation, groups)
-    return replace(window, work=work)
+    return _with_weights(window, weight, shift.to(weight.dtype), groups)
 
 
 def sliced(window: Window, channels: list[int]) -> Window | None:
@@ -126,11 +184,7 @@ def sliced(window: Window, channels: list[int]) -> Window | None:
     if kept is None or kept[2] != 1:
         return None
     weight, bias = kept[0][channels], None if kept[1] is None else kept[1][channels]
-    work = _convolving(weight, bias, window.stride, window.dilation, 1)
-    share = len(channels) / len(kept[0])
-    return replace(
-        window, work=work, flops=window.flops * share, weights=int(window.weights * share)
-    )
+    return _with_weights(window, weight, bias, 1)
 
 
 def again(call: Call, values: dict[int, Tensor], batch: int) -> Tensor:
@@ -179,12 +233,24 @@ def _convolution(call: Call, shapes: list[tuple[int, ...]]) -> Local | None:
         if padding == "same" and any(r % 2 for r in reach):
             return None
         padding = (0, 0) if padding == "valid" else (reach[0] // 2, reach[1] // 2)
-    work = _convolving(weight.detach(), _data(bias), stride, dilation, a["groups"])
-    flops = 2.0 * weight.numel()
-    return Window(
-        call.inputs[:1], kernel, stride, _pair(padding), dilation, work,
-        flops=flops, weights=weight.numel() * weight.element_size(),
-    )  # fmt: skip
+    window = Window(call.inputs[:1], kernel, stride, _pair(padding), dilation, _nothing)
+    return _with_weights(window, weight.detach(), _data(bias), a["groups"])
+
+
+def _with_weights(window: Window, weight: Tensor, bias: Tensor | None, groups: int) -> Window:
+    single = weight.device.type == "cpu" and weight.dtype == torch.float32
+    plain = groups == 1 and window.kernel == (3, 3) and window.stride == window.dilation == (1, 1)
+    return replace(
+        window,
+        work=_convolving(weight, bias, window.stride, window.dilation, groups),
+        flops=2.0 * weight.numel(),
+        weights=weight.numel() * weight.element_size(),
+        tiles=Tiles(weight, bias) if single and plain else None,
+    )
+
+
+def _nothing(maps: Tensor, padding: Pair) -> Tensor:
+    return maps
 
 
 def _convolving(
@@ -412,6 +478,8 @@ def _data(tensor: Tensor | None) -> Tensor | None:
 # Twice as fast as torch's own (measured on AMD EPYC); private, so perhaps not there.
 _LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
+_OUTPUTS = 512
+_LAYS_OUT = {"flatten", "view", "reshape", "dropout"}
 _READERS: dict[str, Callable[[Call, list[tuple[int, ...]]], Local | None]] = {
     "conv2d": _convolution, "max_pool2d": _maximum, "avg_pool2d": _average,
     "adaptive_avg_pool2d": _adaptive, "mean": _mean, "cat": _join, "concat": _join,

@@ -5,7 +5,6 @@ inputs (Nakandala et al., 2019). Occluders of one group get parts of one size, t
 them needs: what is computed beyond one's own reach comes out as it was, so the answer is exact.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,39 +12,41 @@ from jaxtyping import Int
 from torch import Tensor
 
 from optogram.core.incremental.capture import Graph
+from optogram.core.incremental.costs import Side, Work
 from optogram.core.incremental.operations import (
+    Dense,
     Join,
     Local,
     Mean,
     Pointwise,
     Window,
+    dense,
     folded,
     local,
     sliced,
 )
+from optogram.core.incremental.winograd import TILES
 
 Places = np.ndarray
 Pair = tuple[int, int]
 
 # A part that covers this share of its map is not worth being cut out.
 WHOLE_FROM = 0.9
-# What one step costs beside its arithmetic, all in floating point operations of equal time: moving
-# a number through memory, calling an operation once, and bringing in a byte of weights.
-MOVE, CALL, WEIGHT = 150.0, 25e6, 40.0
 
 
 @dataclass(frozen=True, eq=False)
 class Steps:
     """A graph sorted into what is computed on parts and what is repeated on whole tensors.
 
-    `parts` are local operations by number, in order; `means` those that leave the maps; `after` the
-    numbers that are repeated as they were called. `frontier` are the numbers that `after` and the
-    asked layers read. `shapes` (channels, rows, columns) are those of maps in parts.
+    `parts` are local operations by number, in order; `means` and `dense` those that leave the maps;
+    `after` the numbers that are repeated as they were called. `frontier` are the numbers that
+    `after` and the asked layers read. `shapes` of maps in parts are (channels, rows, columns).
     """
 
     graph: Graph
     parts: dict[int, Local]
     means: dict[int, Mean]
+    dense: dict[int, Dense]
     after: tuple[int, ...]
     frontier: tuple[int, ...]
     shapes: dict[int, tuple[int, int, int]]
@@ -53,7 +54,7 @@ class Steps:
 
     def readers(self, number: int) -> list[int]:
         """Who among the local operations reads a map."""
-        local_steps = {**self.parts, **self.means}
+        local_steps = {**self.parts, **self.means, **self.dense}
         return [n for n, step in local_steps.items() if number in step.inputs]
 
 
@@ -69,18 +70,23 @@ class Boxes:
 class Group:
     """Occluders whose parts have one size at every map.
 
-    `cut` are the maps that some step reads elsewhere than just where their parts lie.
+    `cut` are the maps that some step reads elsewhere than just where their parts lie. `tiles` are
+    those of the convolutions that are cheaper so. `reach` tells of maps that fully connected layers
+    read what each occluder itself can change.
     """
 
     which: Places
     boxes: dict[int, Boxes]
     cut: frozenset[int]
+    tiles: dict[int, Pair]
+    reach: dict[int, tuple[Places, Places]]
 
 
 def sort(graph: Graph, image: tuple[int, int, int]) -> Steps:
     """Sort a graph's calls; batch norms are folded into the convolutions they follow."""
     parts: dict[int, Local] = {}
     means: dict[int, Mean] = {}
+    full: dict[int, Dense] = {}
     after: list[int] = []
     reason = None
     shapes = {0: image}
@@ -94,15 +100,22 @@ def sort(graph: Graph, image: tuple[int, int, int]) -> Steps:
         elif step is not None:
             parts[number] = _prolonged(graph, step, parts) if isinstance(step, Join) else step
             shapes[number] = call.shape[1:]  # type: ignore[assignment]
+        elif (connected := dense(graph, number, shapes)) is not None:
+            full[number] = connected
         else:
             if maps and call.name not in _ENDS:
                 reason = reason or f"{call.name} is not local"
             after.append(number)
     _fold(graph, parts, shapes)
-    read = {i for n in after for i in graph.calls[n].inputs}  # type: ignore[union-attr]
-    read |= set(graph.layers.values())
-    frontier = tuple(sorted(n for n in read if n in parts or n in means or n == 0))
-    return Steps(graph, parts, means, tuple(after), frontier, shapes, reason)
+    read = set(graph.layers.values())
+    for number in reversed(after):
+        if number in read:
+            read.update(graph.calls[number].inputs)  # type: ignore[union-attr]
+    after = [number for number in after if number in read]
+    made = {0, *parts, *means, *full}
+    return Steps(
+        graph, parts, means, full, tuple(after), tuple(sorted(read & made)), shapes, reason
+    )
 
 
 def narrowed(steps: Steps, units: tuple[int, ...]) -> Steps | None:
@@ -147,24 +160,35 @@ def groups(steps: Steps, boxes: Int[Tensor, "occluder 4"]) -> list[Group]:
     """The occluders in groups of like reach, so few that calling them does not cost too much."""
     corners = boxes.numpy()
     sides = [np.unique(corners[:, axis::2], axis=0, return_inverse=True) for axis in (0, 1)]
-    spans = [_spans(steps, axis, *side[0].T) for axis, side in enumerate(sides)]
-    counts = [np.bincount(side[1].ravel()) for side in sides]
-    widths = [s * c[:, None] / c.sum() for s, c in zip(spans, counts, strict=True)]
-    classes = [
-        _classes(steps, spans[axis], counts[axis], widths[1 - axis].sum(0)) for axis in (0, 1)
-    ]
-    row, column = (classes[axis][sides[axis][1].ravel()] for axis in (0, 1))
-    both = row * (column.max() + 1) + column
-    return [group(steps, corners, np.flatnonzero(both == one)) for one in np.unique(both)]
+    work = Work.of(steps.parts, steps.shapes)
+    found = (
+        Side.of(_spans(steps, axis, *side[0].T), np.bincount(side[1].ravel()))
+        for axis, side in enumerate(sides)
+    )
+    classes = work.merge((next(found), next(found)))
+    numbers, tiles = list(steps.shapes), work.tiles(classes)
+    row, column = (classes[axis].owners[sides[axis][1].ravel()] for axis in (0, 1))
+    made = []
+    for both in np.unique(np.stack([row, column]), axis=1).T:
+        which = np.flatnonzero((row == both[0]) & (column == both[1]))
+        chosen = {numbers[place]: int(tile[tuple(both)]) for place, tile in tiles.items()}
+        made.append(group(steps, corners, which, chosen))
+    return made
 
 
-def group(steps: Steps, corners: Places, which: Places) -> Group:
-    """The boxes of all maps for some occluders, their sizes the largest that any needs."""
+def group(steps: Steps, corners: Places, which: Places, tiles: dict[int, int]) -> Group:
+    """The boxes of all maps for some occluders, their sizes the largest that any needs.
+
+    `tiles` are numbers among `TILES`, -1 for none.
+    """
     lows, highs = {0: corners[which, :2]}, {0: corners[which, 2:]}
-    found = {}
+    found, reach = {}, {}
+    read = {i for step in steps.dense.values() for i in step.inputs}
     for number, shape in steps.shapes.items():
         if number:
             lows[number], highs[number] = _reach(steps, number, lows, highs)
+        if number in read:
+            reach[number] = lows[number], highs[number]
         lengths = np.array(shape[1:])
         size = np.maximum((highs[number] - lows[number]).max(0), 1)
         if size.prod() >= WHOLE_FROM * lengths.prod() and number:
@@ -173,7 +197,12 @@ def group(steps: Steps, corners: Places, which: Places) -> Group:
             size = lengths
         starts = np.minimum(lows[number], lengths - size).astype(np.int32)
         found[number] = Boxes(starts, (int(size[0]), int(size[1])))
-    return Group(which, found, _cut(steps, found))
+    chosen = {
+        number: (int(TILES[tile, 0]), int(TILES[tile, 1]))
+        for number, tile in tiles.items()
+        if tile >= 0
+    }
+    return Group(which, found, _cut(steps, found, chosen), chosen, reach)
 
 
 def covers(steps: Steps, number: int, boxes: Boxes) -> bool:
@@ -233,42 +262,15 @@ def _spans(steps: Steps, axis: int, low: Places, high: Places) -> Places:
     return np.stack(found, 1)
 
 
-def _classes(steps: Steps, spans: Places, counts: Places, across: Places) -> Places:
-    """A class for each interval: merged while that costs less than another round of calls."""
-    price = np.array([_price(steps, number) for number in steps.shapes]) * across
-    calls = CALL * len(steps.parts) + WEIGHT * sum(
-        step.weights for step in steps.parts.values() if isinstance(step, Window)
-    )
-    unlike, members = np.unique(spans, axis=0, return_inverse=True)
-    tops = list(unlike)
-    weight = [float(counts[members.ravel() == i].sum()) for i in range(len(tops))]
-    owner = np.arange(len(tops))
-    alive = set(range(len(tops)))
-    while len(alive) > 1:
-        loss, a, b = min(_losses(alive, tops, weight, price))
-        if loss > calls * _ACROSS and len(alive) <= _MOST:
-            break
-        tops[a], weight[a] = np.maximum(tops[a], tops[b]), weight[a] + weight[b]
-        owner[owner == b] = a
-        alive.remove(b)
-    names = {a: i for i, a in enumerate(sorted(alive))}
-    return np.array([names[owner[i]] for i in members.ravel()])
-
-
-def _losses(
-    alive: set[int], tops: list[Places], weight: list[float], price: Places
-) -> Iterator[tuple[float, int, int]]:
-    for a in alive:
-        for b in alive:
-            if a < b:
-                top = np.maximum(tops[a], tops[b])
-                extra = weight[a] * (top - tops[a]) + weight[b] * (top - tops[b])
-                yield float((extra * price).sum()), a, b
-
-
-def _cut(steps: Steps, boxes: dict[int, Boxes]) -> frozenset[int]:
+def _cut(steps: Steps, boxes: dict[int, Boxes], tiles: dict[int, Pair]) -> frozenset[int]:
     cut = {n for n in steps.frontier if n in boxes and not covers(steps, n, boxes[n])}
+    cut |= {source for number in tiles for source in steps.parts[number].inputs}
+    cut |= {
+        i for step in steps.dense.values() for i in step.inputs if not covers(steps, i, boxes[i])
+    }
     for number, step in steps.parts.items():
+        if number in tiles:
+            continue
         target = boxes[number]
         for source in step.inputs:
             own, starts, size = boxes[source], target.starts, target.size
@@ -279,16 +281,6 @@ def _cut(steps: Steps, boxes: dict[int, Boxes]) -> frozenset[int]:
             if own.size != size or not np.array_equal(own.starts, starts):
                 cut.add(source)
     return frozenset(cut)
-
-
-def _price(steps: Steps, number: int) -> float:
-    if number == 0:
-        return 0.0
-    step = steps.parts[number]
-    moved = steps.shapes[number][0]
-    if isinstance(step, Window | Join):
-        moved += sum(steps.shapes[i][0] for i in step.inputs)
-    return step.flops + MOVE * moved
 
 
 def _prolonged(graph: Graph, join: Join, parts: dict[int, Local]) -> Join:
@@ -320,4 +312,3 @@ def _fold(graph: Graph, parts: dict[int, Local], shapes: dict[int, tuple[int, in
 
 _PASSES = {"flatten", "dropout"}
 _ENDS = {"flatten", "linear", "softmax", "log_softmax"}
-_ACROSS, _MOST = 4.0, 8

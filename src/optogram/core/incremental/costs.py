@@ -1,0 +1,142 @@
+"""What steps cost on parts of some sizes, counted, so that the planner can choose.
+
+Occluders of a grid fall into classes by how far they reach along each axis; those of one class of
+rows and one of columns are computed together, at the size that the largest of them needs. Fewer
+classes mean larger batches and more that is computed for nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from optogram.core.incremental.operations import Join, Local, Window
+from optogram.core.incremental.winograd import Tiles
+
+Places = np.ndarray
+Pair = tuple[int, int]
+
+# Seconds for a floating point operation, for moving a number through memory, for calling a step
+# once and for bringing in a byte of weights; only their proportions decide.
+PRODUCT, MOVE, CALL, WEIGHT = 1e-11, 1.5e-9, 250e-6, 0.4e-9
+_FEW = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The classes of one axis: how many places of each map they reach.
+
+    `tops` (class, map) is the most that any of a class needs, `counts` how many occluders it has,
+    `owners` the class of each interval.
+    """
+
+    tops: Places
+    counts: Places
+    owners: Places
+
+    @classmethod
+    def of(cls, spans: Places, counts: Places) -> "Side":
+        """Intervals that reach (interval, map) places, so many occluders each: like ones a class"""
+        unlike, owners = np.unique(spans, axis=0, return_inverse=True)
+        return cls(unlike, np.bincount(owners.ravel(), counts), owners.ravel())
+
+    def merged(self, a: int, b: int) -> "Side":
+        """With class b counted to class a, the lower number."""
+        tops, counts = self.tops.copy(), self.counts.copy()
+        tops[a], counts[a] = np.maximum(tops[a], tops[b]), counts[a] + counts[b]
+        owners = np.where(self.owners == b, a, self.owners)
+        return Side(np.delete(tops, b, 0), np.delete(counts, b), owners - (owners > b))
+
+    def mergers(self) -> Iterator[tuple[int, int]]:
+        """All pairs of classes."""
+        yield from ((a, b) for b in range(len(self.tops)) for a in range(b))
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """The steps' costs: seconds a place of each map, and for each call."""
+
+    price: Places
+    call: Places
+    tiled: list[tuple[int, Tiles]]
+
+    @classmethod
+    def of(cls, parts: dict[int, Local], shapes: dict[int, tuple[int, int, int]]) -> "Work":
+        """For steps and the shapes of their maps, the image first."""
+        price, call, tiled = [0.0], [0.0], []
+        for place, (number, step) in enumerate(parts.items(), 1):
+            moved = shapes[number][0]
+            if isinstance(step, Window | Join):
+                moved += sum(shapes[i][0] for i in step.inputs)
+            price.append(PRODUCT * step.flops + MOVE * moved)
+            call.append(CALL + WEIGHT * (step.weights if isinstance(step, Window) else 0))
+            if isinstance(step, Window) and step.tiles is not None:
+                tiled.append((place, step.tiles))
+        return cls(np.array(price), np.array(call), tiled)
+
+    def merge(self, sides: tuple[Side, Side]) -> tuple[Side, Side]:
+        """Classes put together, two at a time, as long as that costs less in all."""
+        sides = self._few(sides, 0), sides[1]
+        sides = sides[0], self._few((sides[1], sides[0]), 1)
+        cost = self.seconds(sides)
+        while True:
+            tried = [(sides[0].merged(a, b), sides[1]) for a, b in sides[0].mergers()]
+            tried += [(sides[0], sides[1].merged(a, b)) for a, b in sides[1].mergers()]
+            costs = [self.seconds(one) for one in tried]
+            if not tried or min(costs) >= cost:
+                return sides
+            cost = min(costs)
+            sides = tried[costs.index(cost)]
+
+    def _few(self, sides: tuple[Side, Side], axis: int) -> Side:
+        """The first side in a few classes, by what is computed for nothing alone."""
+        side, other = sides
+        price = self.price * (other.tops * other.counts[:, None]).sum(0) / other.counts.sum()
+        while len(side.tops) > _FEW:
+
+            def loss(pair: tuple[int, int], side: Side = side) -> float:
+                tops = side.tops[list(pair)]
+                extra = side.counts[list(pair)] @ (tops.max(0) - tops)
+                return float((extra * price).sum())
+
+            side = side.merged(*min(side.mergers(), key=loss))
+        return side
+
+    def seconds(self, sides: tuple[Side, Side]) -> float:
+        """What all occluders cost."""
+        plain, tiled = self._each(sides)
+        return float(plain.sum() - sum(saved for saved, _ in tiled.values()))
+
+    def tiles(self, sides: tuple[Side, Side]) -> dict[int, Places]:
+        """Which of the tiles each map is computed in, -1 for none: (class, class)."""
+        return {place: tiles for place, (_, tiles) in self._each(sides)[1].items()}
+
+    def _each(self, sides: tuple[Side, Side]) -> tuple[Places, dict[int, tuple[float, Places]]]:
+        """Seconds of every map; for some, how many tiles save, and which."""
+        row, column = sides
+        counts = np.outer(row.counts, column.counts) / row.counts.sum()
+        covered = row.tops[:, None] * column.tops[None]
+        plain = counts[..., None] * covered * self.price + self.call
+        tiled = {}
+        for place, tiles in self.tiled:
+            ways = tiles.seconds(counts, row.tops[:, None, place], column.tops[None, :, place])
+            saved = np.maximum(plain[..., place] - ways - CALL, 0)
+            tiled[place] = _chosen(saved, tiles.preparing())
+        return plain.sum((0, 1)), tiled
+
+
+def _chosen(saved: Places, preparing: Places) -> tuple[float, Places]:
+    """What is saved by the best tile for all classes, or by the best for each, and which."""
+    same = int((saved.sum((1, 2)) - preparing).argmax())
+    each, most = saved.argmax(0), saved.max(0)
+    used = np.zeros(len(preparing), bool)
+    used[each[most > 0]] = True
+    gains = (
+        float(saved[same].sum() - preparing[same]),
+        float(most.sum() - preparing[used].sum()),
+    )
+    if max(gains) <= 0:
+        return 0.0, np.full(most.shape, -1)
+    if gains[0] >= gains[1]:
+        return gains[0], np.where(saved[same] > 0, same, -1)
+    return gains[1], np.where(most > 0, each, -1)
