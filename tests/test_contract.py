@@ -90,6 +90,7 @@ def several(**options: Any) -> Case:
 
 
 NOISE = from_arrays((images(6, SHAPE, seed=9) * 255).round().to(torch.uint8).numpy(), name="noise")
+MANY = from_arrays((images(48, SHAPE, seed=9) * 255).round().to(torch.uint8).numpy(), name="many")
 CASES = {
     "combine_filters": Case({"unit": "b:1", "strongest": 3}, module=linear, fails=False),
     "deconvnet": several(),
@@ -128,6 +129,7 @@ CASES = {
     "top_patches": Case(
         {"dataset": NOISE, "unit": ["late:2", "conv:1"], "k": 2, "project": "guided"}
     ),
+    "triage": Case({"image": IMAGE, "dataset": MANY, "layer": "late", "samples": 10}),
     "vargrad": several(samples=3),
 }  # fmt: skip
 

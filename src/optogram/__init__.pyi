@@ -51,6 +51,7 @@ from .techniques import score_cam as score_cam
 from .techniques import smoothgrad as smoothgrad
 from .techniques import strongest_map as strongest_map
 from .techniques import top_patches as top_patches
+from .techniques import triage as triage
 from .techniques import vargrad as vargrad
 from .version import __version__ as __version__
 from .zoo import data as data

@@ -4,16 +4,19 @@ It asks for nothing but the objective's gradient, so that units and directions a
 classes (libraries of attacks know classes alone).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from optogram.core.activations import PerImage
+from optogram.core import objective as ask
+from optogram.core.activations import Activations, PerImage
 from optogram.core.gradient import value_and_gradient
 from optogram.core.network import Network
 from optogram.core.objective import Objective, image_sum
+from optogram.core.unit import OUTPUT, Target
 from optogram.pictures.errors import RequestError
 
 Images = Float[Tensor, "batch channel height width"]
@@ -87,6 +90,27 @@ def smallest_change(
     reached = torch.isfinite(least)
     found = torch.where(reached[:, None, None, None], nearest, here)
     return Changed(_searched(network, start, found, objective, goal), reached, torch.stack(history))
+
+
+def lead(targets: list[Target]) -> Objective:
+    """How far each image's class is ahead of the strongest other one, in logits."""
+    return _against(targets, lambda others: others.amax(1), "lead")
+
+
+def log_odds(targets: list[Target]) -> Objective:
+    """log p / (1 - p) of each image's class, which unlike p does not saturate."""
+    return _against(targets, lambda others: others.logsumexp(1), "log_odds")
+
+
+def _against(targets: list[Target], joined: Callable[[Tensor], PerImage], name: str) -> Objective:
+    index = torch.tensor([int(str(target.index)) for target in targets])[:, None]
+
+    def value(acts: Activations) -> PerImage:
+        logits = acts.layers[OUTPUT]
+        own = index.to(logits.device)
+        return logits.gather(1, own)[:, 0] - joined(logits.scatter(1, own, -torch.inf))
+
+    return ask.objective(value, OUTPUT, text=f"{name}({', '.join(map(str, targets))})")
 
 
 def _kept(

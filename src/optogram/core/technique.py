@@ -160,7 +160,7 @@ def encode(value: Any) -> Any:
 
 def _item(item: Any, recipe: dict[str, Any], batch: bool) -> Any:
     arguments = dict(recipe["arguments"])
-    if batch and isinstance(item, Attribution):
+    if batch and isinstance(item, Attribution | Picture) and "image" in arguments:
         arguments["image"] = encode(item.image)
     if batch and isinstance(item, Picture) and item.start is not None:
         arguments["start"] = encode(item.start)

@@ -29,3 +29,4 @@ from optogram.techniques.score_cam import score_cam as score_cam
 from optogram.techniques.smoothgrad import smoothgrad as smoothgrad
 from optogram.techniques.smoothgrad import vargrad as vargrad
 from optogram.techniques.top_patches import top_patches as top_patches
+from optogram.techniques.triage import triage as triage

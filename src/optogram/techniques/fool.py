@@ -8,14 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from optogram.ascent import ascend
-from optogram.ascent.pushed import Pushed
-from optogram.ascent.smallest import smallest_change
+from optogram.ascent.pushed import climb
+from optogram.ascent.smallest import lead, log_odds, smallest_change
 from optogram.core import objective as ask
 from optogram.core import progress
 from optogram.core.activations import Activations, PerImage
 from optogram.core.answers import answers
-from optogram.core.maps import Image, Images, baseline_of
+from optogram.core.maps import Image, Images
 from optogram.core.network import Network
 from optogram.core.objective import Objective
 from optogram.core.technique import technique
@@ -33,7 +32,6 @@ PRIORS: dict[str, dict[str, float]] = {
     "sparse": {"decay": 0.001, "blur": 0.3, "norm": 20, "contribution": 20},
 }
 STEPS = {"none": 300, "decay": 1500, "blur": 1000, "sparse": 1500}
-INERTIA = 0.9  # less, and gradients of convolutional networks turn from side to side
 CERTAIN = 0.9999
 MILESTONES = {"majority": 0.5, "99 %": 0.99, "99.9 %": 0.999, "99.99 %": CERTAIN}
 NUMBERS = 2**22  # in the images that climb together
@@ -194,8 +192,8 @@ def _aim(
         return _Aim(targets, ask.log_probability(targets), torch.exp, goals, stops, True, method)
     if goal == "majority":
         # How far the best is ahead is no probability: it reads as 1/2 where two are equal.
-        return _Aim(targets, _lead(targets), torch.sigmoid, goals, stops, True, method)
-    return _Aim(targets, _log_odds(targets), torch.sigmoid, goals, stops, True, method)
+        return _Aim(targets, lead(targets), torch.sigmoid, goals, stops, True, method)
+    return _Aim(targets, log_odds(targets), torch.sigmoid, goals, stops, True, method)
 
 
 def _is_class(network: Network, target: Target) -> bool:
@@ -216,27 +214,6 @@ def _activation_goal(network: Network, target: Target, goal: float | str | None)
             "activation it shall reach"
         )
     return float(found)
-
-
-def _lead(targets: list[Target]) -> Objective:
-    """How far each image's class is ahead of the strongest other one, in logits."""
-    return _against(targets, lambda others: others.amax(1), "lead")
-
-
-def _log_odds(targets: list[Target]) -> Objective:
-    """log p / (1 - p) of each image's class, which unlike p does not saturate."""
-    return _against(targets, lambda others: others.logsumexp(1), "log_odds")
-
-
-def _against(targets: list[Target], joined: Callable[[Tensor], PerImage], name: str) -> Objective:
-    index = torch.tensor([int(str(target.index)) for target in targets])[:, None]
-
-    def value(acts: Activations) -> PerImage:
-        logits = acts.layers[OUTPUT]
-        own = index.to(logits.device)
-        return logits.gather(1, own)[:, 0] - joined(logits.scatter(1, own, -torch.inf))
-
-    return ask.objective(value, OUTPUT, text=f"{name}({', '.join(map(str, targets))})")
 
 
 def _chunks(network: Network, wanted: list[Target]) -> Iterator[list[int]]:
@@ -271,36 +248,12 @@ def _progress(
     steps: int,
     seed: int,
 ) -> _Found:
-    param = Pushed(start, _mean(network), INERTIA, **PRIORS[prior])
-    owners = [str(target) for target in aim.targets]
-    question, taken = aim.question, [steps] * len(owners)
-    history: list[PerImage] = []
-    settings = {"steps": steps, "optimizer": "SGD", "lr": 1.0, "owners": owners, "seed": seed}
-    for step in ascend(network, question, param, **settings):  # type: ignore[arg-type]
-        values = aim.reading(step.scores)
-        goals = aim.goals.to(values)
-        first = values if not history else history[0]
-        history.append(values)
-        reached = values >= goals
-        if aim.stops:
-            taken = [min(n, step.index) if r else n for n, r in zip(taken, reached, strict=True)]
-        if aim.classes:
-            # To first order a step of log p by d / p raises p by d; by more than 1 the curve of p
-            # itself is left behind, as where a class begins at a millionth.
-            rise = torch.minimum(0.1 * (1 - values), torch.tensor(0.03).to(values))
-            wish = (rise / values.clamp(min=1e-30)).clamp(max=1.0)
-        else:
-            wish = 0.03 * (goals - first).abs()
-        param.wish = torch.where(reached & aim.stops, 0.0, wish)
-        if aim.stops and bool(reached.all()):
-            break
-    return _Found(step.images, torch.stack(history), reached, taken)
-
-
-def _mean(network: Network) -> list[float]:
-    """The colour that is 0 after normalising, one number a channel."""
-    one = torch.zeros(1, network.shape[0], 1, 1, device=network.device, dtype=network.dtype)
-    return [float(level) for level in baseline_of(network, one, "mean").flatten()]
+    climbed = climb(
+        network, aim.question, aim.goals, start=start, steps=steps, stops=aim.stops,
+        probabilities=aim.classes, owners=list(map(str, aim.targets)), seed=seed,
+        settings=PRIORS[prior],
+    )  # fmt: skip
+    return _Found(climbed.images, climbed.history, climbed.reached, climbed.taken)
 
 
 def _pictures(
