@@ -61,24 +61,31 @@ def forecast(
     chance = random.Random(seed)
     slow, factor = conditions.stragglers
     pace = [factor if chance.random() < slow else 1.0 for _ in range(workers)]
-    # What can be taken, by when it can be; and who is free, by when.
+    # What can be taken, from when on; and what happens next to whom: a worker without a shard comes
+    # to take one, a worker with one is through with it.
     waiting = [(0.0, number) for number in range(len(shards))]
-    free = [(conditions.start, worker) for worker in range(workers)]
-    heapq.heapify(free)
+    events: list[tuple[float, int, int | None]] = [
+        (conditions.start, w, None) for w in range(workers)
+    ]
+    heapq.heapify(events)
     folder, end, lost = 0.0, 0.0, 0
-    while waiting and free:
-        now, worker = heapq.heappop(free)
+    while events:
+        now, worker, finished = heapq.heappop(events)
+        if finished is not None:
+            folder = end = max(folder, now) + conditions.writing
+            heapq.heappush(events, (folder, worker, None))
+            continue
+        if not waiting:
+            continue
         since, number = heapq.heappop(waiting)
         begin = max(now, since)
         seconds = shards[number] * pace[worker] * chance.lognormvariate(0, conditions.spread)
-        died = chance.expovariate(conditions.deaths / 3600) if conditions.deaths else None
-        if died is not None and died < seconds:
+        died = chance.expovariate(conditions.deaths / 3600) if conditions.deaths else seconds
+        if died < seconds:
             lost += 1
             heapq.heappush(waiting, (begin + died + STALE, number))
-            heapq.heappush(free, (begin + died + conditions.start, worker))
-            continue
-        folder = max(folder, begin + seconds) + conditions.writing
-        end = max(end, folder)
-        heapq.heappush(free, (folder, worker))
+            heapq.heappush(events, (begin + died + conditions.start, worker, None))
+        else:
+            heapq.heappush(events, (begin + seconds, worker, number))
     work = sum(shards)
     return Forecast(workers, end, work / (workers * end) if end else 1.0, len(shards), lost)
