@@ -41,6 +41,7 @@ from optogram.cli.options import DEBUG, DEVICE, ENGINE, JSON, WEIGHTS, seed
             help="How much to learn beside the strongest patches.",
         ),
         click.Option(["--batch"], type=int, help="Images shown at once; else what suits them."),
+        click.Option(["--shard-size"], type=int, help="Images that are one piece of work."),
         click.Option(["--split"], default="train", show_default=True, help="Which part of DATA."),
         click.Option(["--data-root"], metavar="DIR", help="Where data lie; else $OPTOGRAM_DATA."),
         *ENGINE,
@@ -66,6 +67,7 @@ def survey(
     workers: int | None,
     address: str | None,
     shard: tuple[int, int] | None,
+    shard_size: int | None,
     **settings: Any,
 ) -> None:
     """Show a data set to a network once: what excites every unit, and how each behaves.
@@ -85,7 +87,7 @@ def survey(
         with working():
             asked = network(net, weights, device)
             images = data_set(data, root=data_root, split=split, shape=asked.shape)
-            chosen = list(layers) or None
+            chosen, settings["shard"] = list(layers) or None, shard_size
             if engine != "serial":
                 who = engine_called(
                     engine, workers=workers, address=address, devices=(device,) if device else ()
