@@ -1,6 +1,10 @@
+from .build import build as build
+from .export import export_parquet as export_parquet
 from .layout import DataSet as DataSet
 from .layout import LayerInfo as LayerInfo
 from .layout import Missing as Missing
 from .layout import RecipeInfo as RecipeInfo
 from .reading import Atlas as Atlas
 from .reading import open as open
+from .upkeep import Verified as Verified
+from .upkeep import verify as verify

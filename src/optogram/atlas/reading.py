@@ -373,6 +373,8 @@ class Atlas:
         """Take in what was computed since; how many shards."""
         with self._lock:
             fresh = self._fresh()
+            if fresh is None:
+                return self.reindex()
             if not fresh:
                 return 0
             self._head, self._recipes = read_head(self.folder), read_recipes(self.folder)
@@ -393,6 +395,25 @@ class Atlas:
             self._layers = None
             return count
 
+    def keep(self, layer: int | str, unit: int, result: Any, name: str = "mine") -> RecipeInfo:
+        """Keep a picture, or several facets, that `maximize` made for a unit of the atlas."""
+        from optogram.atlas.painting import keep
+
+        recipe = keep(self.folder, self._head.layer(layer), unit, result, name)
+        self.refresh()
+        return recipe
+
+    def unusual(
+        self, network: Any, image: Any, n: int = 20
+    ) -> list[tuple[str, int, int, float, float]]:
+        """The units that an image excites unusually: address, layer, unit, how many, value.
+
+        By how many standard deviations its strongest answer lies above the mean of the data's.
+        """
+        from optogram.atlas.unusual import unusual
+
+        return unusual(self, network, image, n)
+
     def target(self, layer: int | str, unit: int) -> "Target":
         """What techniques take for a unit of the atlas."""
         from optogram.core.unit import Direction, Unit
@@ -409,6 +430,12 @@ class Atlas:
     def manifest(self) -> str:
         """The hash over all shards: equal content, equal hash, however it was built."""
         return manifest(self.folder)
+
+    def info(self) -> dict[str, Any]:
+        """How large it is, and what is in it and what not."""
+        from optogram.atlas.upkeep import info
+
+        return info(self)
 
     def answers(self, layer: int | str, columns: Sequence[str]) -> dict[str, list[Any]]:
         """Some columns of the statistics of all units of a layer, by unit."""
@@ -447,11 +474,14 @@ class Atlas:
             index.take_notes()
             index.close()
 
-    def _fresh(self) -> list[Marker]:
-        """Markers of shards that the index does not know."""
+    def _fresh(self) -> list[Marker] | None:
+        """Markers of shards that the index does not know; None where it knows some that are gone."""
         known = {row[0] for row in self._ask("SELECT path FROM shards")}
         names = sorted((self.folder / "data").glob("*/*/*.json"))
-        fresh = {p for p in names if str(p.relative_to(self.folder).with_suffix("")) not in known}
+        there = {str(path.relative_to(self.folder).with_suffix("")): path for path in names}
+        if known - there.keys():
+            return None
+        fresh = {path for name, path in there.items() if name not in known}
         if not fresh:
             return []
         folders = {(int(p.parent.parent.name), p.parent.name) for p in fresh}

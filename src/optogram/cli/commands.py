@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from optogram.cli import catalogue
+from optogram.cli.atlases import atlas
 from optogram.cli.manners import Failed, Interrupted, note, say, unbroken, working
 from optogram.cli.options import DEBUG, DEVICE, JSON, WEIGHTS, checked_output, seed
 from optogram.cli.serving import serve
@@ -158,4 +159,4 @@ def _list(rows: list[tuple[str, str]], names: tuple[str, str], as_json: bool) ->
     say("\n".join(f"{name:{width}}  {about}" for name, about in rows))
 
 
-COMMANDS = (networks, methods, layers, replay, train, survey, tour, study, serve)
+COMMANDS = (networks, methods, layers, replay, train, survey, atlas, tour, study, serve)

@@ -70,7 +70,7 @@ def top_patches(
         shown = images.take(torch.tensor([a.image for a in answers], dtype=torch.int64))[0]
         pictures += [_picture(*pair, str(target)) for pair in zip(shown, answers, strict=True)]
         if project != "none":
-            slopes = _projected(network, shown, answers, project, batch)
+            slopes = projected(network, shown, answers, project, batch)
             pairs = zip(slopes, answers, strict=True)
             pictures += [_projection(*pair, str(target)) for pair in pairs]
         progress.tell("patches", number + 1, len(wanted))
@@ -79,16 +79,14 @@ def top_patches(
 
 
 def _picture(image: Tensor, answer: Found, unit: str) -> Picture:
-    patch = _crop(image, answer)
+    patch = crop(image, answer)
     return Picture(image=patch, unit=unit, score=answer.value, history=torch.zeros(0))
 
 
 def _projection(slope: Tensor, answer: Found, unit: str) -> Picture:
-    raw = _crop(slope, answer).float().cpu()
-    parts = raw[raw != 0].abs()
-    size = float(parts.quantile(0.99)) if len(parts) else 1.0
+    raw = crop(slope, answer).float().cpu()
     return Picture(
-        image=(0.5 + 0.5 * raw / size).clamp(0, 1),
+        image=contrasted(raw),
         unit=unit,
         score=answer.value,
         history=torch.zeros(0),
@@ -96,12 +94,20 @@ def _projection(slope: Tensor, answer: Found, unit: str) -> Picture:
     )
 
 
-def _crop(image: Tensor, answer: Found) -> Tensor:
+def crop(image: Tensor, answer: Found) -> Tensor:
+    """What an answer saw of its image, (channel, rows, columns)."""
     top, left, bottom, right = answer.box
     return image[:, top:bottom, left:right]
 
 
-def _projected(
+def contrasted(raw: Tensor) -> Tensor:
+    """A projection around grey, its largest hundredth cut off, in [0, 1]."""
+    parts = raw[raw != 0].abs()
+    size = float(parts.quantile(0.99)) if len(parts) else 1.0
+    return (0.5 + 0.5 * raw / size).clamp(0, 1)
+
+
+def projected(
     network: Network, images: Tensor, answers: list[Found], project: Project, batch: int
 ) -> Tensor:
     """What each answer sends back to its image, (answer, channel, height, width)."""

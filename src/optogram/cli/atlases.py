@@ -1,0 +1,230 @@
+"""The commands about atlases: every unit of a network in a folder."""
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from optogram.cli.manners import Failed, Interrupted, say, unbroken, working
+from optogram.cli.options import DEBUG, DEVICE, JSON, WEIGHTS, seed
+from optogram.pictures.errors import RequestError
+
+EVERYWHERE = (seed(), JSON, DEBUG)
+FOLDER = click.Argument(["folder"], metavar="DIR")
+
+
+@click.group()
+def atlas() -> None:
+    """Build, check and share an atlas: every unit of a network, in a folder."""
+
+
+@atlas.command(
+    params=[
+        click.Argument(["net"], metavar="NET"),
+        click.Argument(["data"], metavar="DATA"),
+        click.Option(
+            ["-o", "--output"],
+            metavar="DIR",
+            required=True,
+            help="The folder of the atlas. What is there already is not computed again.",
+        ),
+        click.Option(
+            ["--layers"],
+            metavar="NAME",
+            multiple=True,
+            help="A layer, or a pattern such as '*conv*'; may be repeated. Else all with weights.",
+        ),
+        click.Option(
+            ["--units"],
+            metavar="UNITS",
+            multiple=True,
+            help="Units that get patches and pictures, as in 'conv1:0-9'; else all of the layers.",
+        ),
+        click.Option(
+            ["--pictures"],
+            metavar="NAMES",
+            default="positive,negative",
+            show_default=True,
+            help="Which pictures to make: positive, negative, facets; or none.",
+        ),
+        click.Option(
+            ["--recipe"],
+            metavar="FILE",
+            multiple=True,
+            help="A JSON file of another kind of picture; may be repeated.",
+        ),
+        click.Option(["--k"], type=int, default=9, show_default=True, help="Patches a unit."),
+        click.Option(
+            ["--project"],
+            type=click.Choice(["auto", "deconvnet", "guided", "gradient", "none"]),
+            default="auto",
+            show_default=True,
+            help="What stands beside the patches.",
+        ),
+        click.Option(
+            ["--directions"],
+            metavar="LAYER=FILE",
+            multiple=True,
+            help="A .npy or .safetensors matrix whose rows become units of a layer; may be "
+            "repeated.",
+        ),
+        click.Option(["--workers"], type=int, help="Processes; else one a core."),
+        click.Option(
+            ["--shard"], metavar="I/N", help="Do the I-th of N shares, from 0, as an array job."
+        ),
+        click.Option(["--split"], default="train", show_default=True, help="Which part of DATA."),
+        click.Option(["--data-root"], metavar="DIR", help="Where data lie; else $OPTOGRAM_DATA."),
+        WEIGHTS,
+        DEVICE,
+        *EVERYWHERE,
+    ]
+)
+def build(
+    net: str,
+    data: str,
+    output: str,
+    layers: tuple[str, ...],
+    units: tuple[str, ...],
+    pictures: str,
+    recipe: tuple[str, ...],
+    directions: tuple[str, ...],
+    workers: int | None,
+    shard: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Put every unit into a folder: statistics, patches, pictures.
+
+    A build that was stopped goes on; one that asks for more adds it. Several may run at once.
+    """
+    with unbroken():
+        from optogram.atlas import build as built
+    named = [] if pictures == "none" else [name.strip() for name in pictures.split(",")]
+    on_a_gpu = settings["device"] not in (None, "cpu")
+    many = 1 if on_a_gpu or shard else len(os.sched_getaffinity(0))
+    try:
+        with working():
+            made = built(
+                net,
+                data,
+                output,
+                layers=list(layers) or None,
+                units=list(units) or None,
+                pictures=named,
+                recipes=list(recipe),
+                vectors=dict(_pair(text) for text in directions),
+                workers=many if workers is None else workers,
+                share=shard,
+                **settings,
+            )
+            facts = made.info()
+    except KeyboardInterrupt as stop:
+        again = "interrupted; the same command goes on after the last shard that was finished"
+        raise Interrupted(again) from stop
+    say(json.dumps(facts) if as_json else _lines(facts))
+
+
+@atlas.command(params=[FOLDER, *EVERYWHERE])
+def info(folder: str, seed: int, as_json: bool) -> None:
+    """Say what is in an atlas and what is missing."""
+    facts = _opened(folder).info()
+    say(json.dumps(facts) if as_json else _lines(facts))
+
+
+@atlas.command(params=[FOLDER, *EVERYWHERE])
+@click.pass_context
+def verify(ctx: click.Context, folder: str, seed: int, as_json: bool) -> None:
+    """Read every byte and say what is damaged or missing; what is damaged goes to DIR/bad."""
+    with unbroken():
+        from optogram.atlas import verify as verified
+    with working():
+        found = verified(folder)
+    if as_json:
+        about = {"damaged": found.damaged, "missing": found.missing, "litter": list(found.litter)}
+        facts = {"shards": found.shards, "clean": found.clean, "manifest": found.manifest}
+        say(json.dumps({**facts, **about}))
+    else:
+        lines = [f"{path}: {why}; moved to bad" for path, why in found.damaged.items()]
+        lines += [f"missing: {count} units of {what}" for what, count in found.missing.items()]
+        lines += [f"left over: {path}" for path in found.litter]
+        lines.append(f"{found.shards} shards, {'clean' if found.clean else 'not clean'}")
+        say("\n".join([*lines, f"manifest {found.manifest}"]))
+    if not found.clean:
+        ctx.exit(Failed.exit_code)
+
+
+@atlas.command(params=[FOLDER, *EVERYWHERE])
+def reindex(folder: str, seed: int, as_json: bool) -> None:
+    """Make the index anew from the shards."""
+    with working():
+        count = _opened(folder).reindex()
+    say(json.dumps({"shards": count}) if as_json else f"{count} shards")
+
+
+@atlas.command(
+    params=[
+        FOLDER,
+        click.Option(["-o", "--output"], metavar="DIR", required=True, help="A new folder."),
+        click.Option(
+            ["--parquet-images"],
+            is_flag=True,
+            help="Parquet files with the pictures in a column, instead of pages.",
+        ),
+        *EVERYWHERE,
+    ]
+)
+def export(folder: str, output: str, parquet_images: bool, seed: int, as_json: bool) -> None:
+    """Write pages that open without a server, or Parquet files with pictures, for sharing."""
+    with working():
+        opened = _opened(folder)
+        if parquet_images:
+            from optogram.atlas.export import export_parquet
+
+            paths = [str(path) for path in export_parquet(opened, output)]
+        else:
+            paths = [str(_pages().export(opened, Path(output)))]
+    say(json.dumps({"paths": paths}) if as_json else click.format_filename(output))
+
+
+def _opened(folder: str) -> Any:
+    with unbroken():
+        from optogram.atlas import open as opened
+    return opened(folder)
+
+
+def _pages() -> Any:
+    """What writes the pages: the explorer's own templates, by name, for the rooms are neighbours.
+
+    Raises RequestError where the explorer is not installed.
+    """
+    try:
+        return importlib.import_module("optogram.web.export")
+    except ImportError as problem:
+        raise RequestError(
+            f"the pages need what `pip install 'optogram[web]'` installs ({problem}); "
+            f"--parquet-images needs nothing more"
+        ) from problem
+
+
+def _pair(text: str) -> tuple[str, str]:
+    layer, equals, file = text.partition("=")
+    if not equals or not layer or not file:
+        raise RequestError(f"{text!r} names no directions: write LAYER=FILE, as in fc7=sae.npy")
+    return layer, file
+
+
+def _lines(facts: dict[str, Any]) -> str:
+    units = sum(layer["units"] for layer in facts["layers"])
+    size = sum(facts["bytes"].values()) / 1e6
+    lines = [
+        f"{units} units of {len(facts['layers'])} layers of {facts['network']['name']}",
+        *(f"{d['images']} images of {d['name']} {d['split']}" for d in facts["datasets"]),
+        *(f"{r['name']}: {r['shards']} shards" for r in facts["recipes"]),
+        *(f"missing: {count} units of {what}" for what, count in facts["missing"].items()),
+        f"{size:.1f} MB, {facts['notes']} notes, manifest {facts['manifest'][:12]}",
+        click.format_filename(facts["path"]),
+    ]
+    return "\n".join(lines)
