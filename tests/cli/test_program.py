@@ -38,6 +38,8 @@ Techniques:
   (as many as there are)
 
 Other commands:
+  atlas     Build, check and share an atlas: every unit of a network, in a
+            folder.
   layers    List a network's layers: name, kind, output shape, units, receptive
             field.
   methods   List the techniques.

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from optogram.atlas import cutting, directions, painting, store
+from optogram.atlas.engines import Work
+from optogram.atlas.engines import engine as engine_called
 from optogram.atlas.layout import (
     FIRST_DIRECTIONS,
     HEAD,
@@ -37,14 +39,16 @@ from optogram.atlas.measure import Measured
 from optogram.atlas.reading import Atlas
 from optogram.atlas.schema import schema
 from optogram.atlas.store import Shard, markers, publish, published, shards
-from optogram.atlas.work import Executor, Serial, Share, Task, work
+from optogram.atlas.tasks import Task, work
+from optogram.core import progress
 from optogram.core.network import Layer, Network
 from optogram.core.technique import techniques
 from optogram.core.unit import OUTPUT
 from optogram.pictures.errors import RequestError
 from optogram.pictures.files import write_atomically
 from optogram.pictures.recipe import canonical
-from optogram.survey import ImageSet, Pieces, Survey, as_images, opened, pieces
+from optogram.survey import ImageSet, Survey, as_images, opened
+from optogram.survey import make as survey
 from optogram.survey.scan import chosen
 from optogram.techniques.top_patches import Project
 from optogram.version import __version__
@@ -74,8 +78,10 @@ def build(
     k: int = 9,
     project: Project | str = "auto",
     vectors: Mapping[str, Any] | None = None,
-    workers: int = 1,
-    share: str | None = None,
+    engine: str = "serial",
+    workers: int | None = None,
+    address: str | None = None,
+    share: tuple[int, int] | None = None,
     seed: int = 0,
     weights: str | os.PathLike[str] | None = None,
     device: str | None = None,
@@ -104,8 +110,11 @@ def build(
             deconvnet where the network has ReLUs and the gradient where not.
         vectors: directions that become units: a matrix (directions, units), or the path of a `.npy`
             or `.safetensors` file (`FILE#NAME`), by layer (`{"fc7": "sae.npy"}`).
-        workers: how many processes; more than one needs a network and data set by name.
-        share: "i/n": do the i-th of n shares of the work, from 0, as one job of a cluster's array.
+        engine: who works: "serial" (this process), "processes" or "ray", see
+            `optogram.atlas.engines`; the others need the network and the data set by name.
+        workers, address: of the engine.
+        share: (i, n): one of n programs on the folder; it begins at its own place and does not wait
+            for what others are at.
         seed: of pictures whose recipe says none.
         weights, device: for a network by name, as `optogram.load` takes them.
         split, data_root: for a data set by name, as `optogram.data` takes them.
@@ -116,48 +125,81 @@ def build(
     Raises RequestError, in a sentence, for what does not fit, and for a folder that holds the atlas
     of another network.
     """
-    if workers < 1:
-        raise RequestError(f"workers={workers}: at least 1")
-    names = {"network": network, "dataset": dataset}
-    if workers > 1 and not all(isinstance(one, str | os.PathLike) for one in names.values()):
-        raise RequestError("several workers need the network and the data set by name")
-    executor: Executor = Serial() if share is None else Share.parse(share)
+    if share is not None and not 0 <= share[0] < share[1]:
+        raise RequestError(f"share={share}: (i, n) with i from 0 to n - 1")
+    given: dict[str, Any] = {
+        "weights": None if weights is None else os.fspath(weights),
+        "device": device,
+        "split": split,
+        "data_root": None if data_root is None else os.fspath(data_root),
+    }
+    asked: dict[str, Any] = {"layers": layers, "units": units, "k": k, "seed": seed}
     with _one_thread():
-        asked = (
-            load(network, weights=weights, device=device) if isinstance(network, str) else network
-        )
-        if isinstance(dataset, ImageSet):
-            images = dataset.fitted(asked.shape)
-        elif isinstance(dataset, str):
-            images = data_set(dataset, root=data_root, split=split, shape=asked.shape)
-        else:
-            images = as_images(dataset).fitted(asked.shape)
         job = Job.of(
-            asked,
-            images,
+            *_loaded(network, dataset, **given),
             Path(folder),
-            layers=layers,
-            units=units,
             pictures=pictures,
             recipes=recipes,
-            k=k,
             project=project,
             vectors=vectors or {},
-            seed=seed,
+            **asked,
         )
-        again = {
-            "network": network,
-            "dataset": os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset,
-            "weights": weights,
-            "device": device,
-            "split": split,
-            "data_root": data_root,
-        }
-        with helpers(job, again, workers - 1):
-            atlas = None if share is not None else _opened(job.folder)
-            tasks = executor.mine(job.tasks())
-            work(tasks, None if atlas is None else lambda: _followed(atlas))
+        atlas = None if share is not None else _opened(job.folder)
+        if engine not in ("serial", "local"):
+            if not isinstance(network, str) or not isinstance(dataset, str | os.PathLike):
+                raise RequestError(
+                    f"engine={engine!r} needs the network and the data set by name, so that every "
+                    f"worker finds them"
+                )
+            who = engine_called(
+                engine, workers=workers, address=address, devices=(device,) if device else ()
+            )
+            told = {**given, **asked, **job.told(), "network": network, "dataset": str(dataset)}
+            del told["device"]  # each worker has its own
+            who.run(Work("optogram.atlas.build:part", told), lambda: job.count(atlas))
+        work(job.tasks(), share, None if atlas is None else lambda: _followed(atlas))
     return _opened(job.folder) if atlas is None else atlas
+
+
+def part(
+    network: str,
+    dataset: str,
+    folder: str,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    share: Sequence[int] | None = None,
+    weights: str | None = None,
+    split: str = "train",
+    data_root: str | None = None,
+    **asked: Any,
+) -> None:
+    """A worker's part of `build`, which see: what nobody else is at, until nothing is left."""
+    torch.set_num_threads(1)
+    given: dict[str, Any] = {"weights": weights, "device": device}
+    given |= {"split": split, "data_root": data_root}
+    job = Job.of(*_loaded(network, dataset, **given), Path(folder), **asked)
+    work(job.tasks(), None if share is None else (share[0], share[1]))
+
+
+def _loaded(
+    network: Network | str,
+    dataset: Any,
+    *,
+    weights: Any,
+    device: str | None,
+    split: str,
+    data_root: Any,
+) -> tuple[Network, ImageSet]:
+    """The network, and the data set fitted to it."""
+    if isinstance(network, str):
+        network = load(network, weights=weights, device=device)
+    if isinstance(dataset, ImageSet):
+        return network, dataset.fitted(network.shape)
+    if isinstance(dataset, str | os.PathLike):
+        name = os.fspath(dataset)
+        return network, data_set(name, root=data_root, split=split, shape=network.shape)
+    return network, as_images(dataset).fitted(network.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,6 +314,34 @@ class Job:
         """All that are asked for."""
         whole = () if self.whole is None else (self.whole,)
         return (self.stats, *whole, *self.pictures, self.patches)
+
+    def told(self) -> dict[str, Any]:
+        """What further workers are told, as JSON values."""
+        return {
+            "folder": str(self.folder),
+            "pictures": [],
+            "recipes": [_as_recipe(recipe) for recipe in self.pictures],
+            "project": self.patches.settings["project"],
+            "vectors": {
+                layer.base: [layer.name, str(self.folder / "directions" / f"{layer.vectors}.npy")]
+                for layer in self.layers
+                if layer.directions
+            },
+        }
+
+    def count(self, atlas: Atlas | None) -> int:
+        """How many shards there are; on the way the index takes them in, and progress is told."""
+        if atlas is not None:
+            _followed(atlas)
+        tasks = self._planned
+        left = sum(task.weight for task in tasks if not task.done())
+        total = sum(task.weight for task in tasks)
+        progress.tell("atlas", total - left, total)
+        return sum(task.done() for task in tasks)
+
+    @cached_property
+    def _planned(self) -> list[Task]:
+        return self.tasks()
 
     def tasks(self) -> list[Task]:
         """Everything that is not done yet, first what others need."""
@@ -449,19 +519,6 @@ class Source:
         self._measured: dict[str, Measured] = {}
         self._settled = False
 
-    @cached_property
-    def pieces(self) -> Pieces:
-        """The survey of plain layers, in pieces; the outputs are listened to as well."""
-        network = self.job.network
-        names = [layer.name for layer in self.layers]
-        return pieces(
-            network,
-            self.job.images,
-            list(dict.fromkeys([*names, OUTPUT])),
-            k=self.job.stats.settings["k"],
-            directory=self.folder,
-        )
-
     def ready(self) -> bool:
         """Whether the survey is finished."""
         if not self._settled:
@@ -477,50 +534,30 @@ class Source:
         return self._measured[layer]
 
     def tasks(self) -> list[Task]:
-        """Its spans, which any process may scan, and putting them together."""
+        """Making it. Of plain layers any process may do a part at once; directions one does."""
         if self.ready():
             return []
-        self.folder.mkdir(parents=True, exist_ok=True)
-        end = Task(
-            name="survey",
-            lease=self.folder / "survey.lease",
-            weight=1,
-            ready=self._scanned,
-            done=self.ready,
-            run=self._finish,
-            common=True,
-        )
-        if self.layers[0].directions:
-            return [end]
-        cost = sum(layer.units for layer in self.layers)
-        count = max(1, len(self.pieces.spans))
-        return [*(self._span(span, cost // count) for span in self.pieces.spans), end]
+        alone = self.layers[0].directions
+        return [
+            Task(
+                name="survey",
+                lease=self.folder.with_suffix(".lease") if alone else None,
+                weight=sum(layer.units for layer in self.layers),
+                ready=lambda: True,
+                done=self.ready,
+                run=self._directions if alone else self._plain,
+                common=True,
+            )
+        ]
 
-    def _span(self, span: tuple[int, int], weight: int) -> Task:
-        def run() -> None:
-            self.pieces.scan(span)
+    def _plain(self) -> None:
+        """The outputs are listened to as well, so that it is known which units go with them."""
+        names = dict.fromkeys([*(layer.name for layer in self.layers), OUTPUT])
+        k = self.job.stats.settings["k"]
+        survey(self.job.network, self.job.images, list(names), k=k, directory=self.folder)
 
-        return Task(
-            name=f"survey of images {span[0]} to {span[1]}",
-            lease=self.folder / f"{span[0]:09d}.lease",
-            weight=weight,
-            ready=lambda: True,
-            done=lambda: self.ready() or self.pieces.scanned(span),
-            run=run,
-            common=True,
-        )
-
-    def _scanned(self) -> bool:
-        if self.layers[0].directions:
-            return True
-        return all(self.pieces.scanned(span) for span in self.pieces.spans)
-
-    def _finish(self) -> None:
-        layer = self.layers[0]
-        if not layer.directions:
-            self.pieces.made()
-            return
-        job = self.job
+    def _directions(self) -> None:
+        layer, job = self.layers[0], self.job
         recipe = {
             "optogram": __version__,
             "network": job.network.recipe(),
@@ -529,77 +566,6 @@ class Source:
         }
         matrix, k = job.vectors[layer.name], job.stats.settings["k"]
         directions.surveyed(job.network, job.images, layer, matrix, k, recipe).save(self.folder)
-
-
-@contextmanager
-def helpers(job: Job, again: Mapping[str, Any], count: int) -> Iterator[None]:
-    """So many further processes on the same folder, for the length of a `with`."""
-    if count < 1:
-        yield
-        return
-    import multiprocessing
-
-    context = multiprocessing.get_context("spawn")
-    asked = {
-        "layers": [layer.name for layer in job.layers if not layer.directions],
-        "vectors": {
-            layer.base: str(job.folder / "directions" / f"{layer.vectors}.npy")
-            for layer in job.layers
-            if layer.directions
-        },
-        "recipes": [_as_recipe(recipe) for recipe in job.pictures],
-        "units": None
-        if job.units is None
-        else [
-            f"{layer.name}:{a}-{b - 1}"
-            for layer in job.layers
-            if not layer.directions
-            for a, b in spans(job.units.get(layer.name, ()))
-        ],
-        "k": job.stats.settings["k"],
-        "project": job.patches.settings["project"],
-        "names": {layer.base: layer.name for layer in job.layers if layer.directions},
-    }
-    others = [
-        context.Process(target=_help, args=(str(job.folder), dict(again), asked), daemon=True)
-        for _ in range(count)
-    ]
-    for process in others:
-        process.start()
-    try:
-        yield
-        for process in others:
-            process.join()
-    finally:
-        for process in others:
-            if process.is_alive():
-                process.terminate()
-                process.join()
-
-
-def _help(folder: str, again: dict[str, Any], asked: dict[str, Any]) -> None:
-    """What a further process does: the same job, without a voice. It ends when its parent does."""
-    import signal
-    import threading
-    import time
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    torch.set_num_threads(1)
-    network = load(again["network"], weights=again["weights"], device=again["device"])
-    given = {"root": again["data_root"], "split": again["split"]}
-    images = data_set(again["dataset"], shape=network.shape, **given)
-    names = asked.pop("names")
-    vectors = {base: (names[base], path) for base, path in asked.pop("vectors").items()}
-    job = Job.of(network, images, Path(folder), pictures=(), vectors=vectors, seed=0, **asked)
-    work(job.tasks())
 
 
 def _named(pictures: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -626,7 +592,8 @@ def _picture_recipe(
             f"this one has {', '.join(sorted(strange)) or 'no name or arguments'}"
         )
     known = techniques().get(technique)
-    if known is None or "unit" not in known.signature.parameters:
+    takes = [] if known is None else list(known.signature.parameters)
+    if known is None or takes[:2] != ["network", "unit"]:
         raise RequestError(f"{technique!r} is no technique that makes pictures of units")
     if wrong := [key for key in arguments if key not in known.options]:
         raise RequestError(f"{technique!r} has no option {wrong[0]!r}")
@@ -652,8 +619,8 @@ def _as_recipe(recipe: RecipeInfo) -> dict[str, Any]:
 
 
 def _matrix(given: Any) -> tuple[str | None, Tensor]:
-    """A matrix of directions, and what it is to be called."""
-    if isinstance(given, tuple):
+    """A matrix of directions, and what it is to be called; a list names both."""
+    if isinstance(given, list):
         return given[0], directions.read(given[1])
     if isinstance(given, str | os.PathLike):
         return Path(os.fspath(given).partition("#")[0]).stem, directions.read(given)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,21 @@ def export_parquet(atlas: Atlas, out: str | os.PathLike[str]) -> list[Path]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"'{out}' is there already: give a new folder")
     folder.mkdir(parents=True)
-    pairs = [(layer.id, layer.name, r) for layer in atlas.layers for r in atlas.recipes_of(layer.id)]
+    pairs = [
+        (layer.id, layer.name, r) for layer in atlas.layers for r in atlas.recipes_of(layer.id)
+    ]
     pairs += [(IMAGES, "images", r) for r in atlas.recipes if r.kind == "images"]
     written = []
     for done, (number, name, recipe) in enumerate(pairs, start=1):
         safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
         path = folder / f"{number:05d}-{safe}-{recipe.kind}-{recipe.name}-{recipe.id}.parquet"
-        write_atomically(path, lambda file, n=number, t=name, r=recipe: _write(file, atlas, n, t, r))
+        write_atomically(path, partial(_write, atlas, number, name, recipe))
         written.append(path)
         progress.tell("export", done, len(pairs))
     return written
 
 
-def _write(file: Any, atlas: Atlas, number: int, name: str, recipe: RecipeInfo) -> None:
+def _write(atlas: Atlas, number: int, name: str, recipe: RecipeInfo, file: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -63,7 +66,7 @@ def _distinct(fields: list[Any]) -> list[Any]:
     """The fields under distinct names: the number of a patch's image is called `image_number`."""
     seen: list[Any] = []
     for field in fields:
-        if field.name == "image" and not hasattr(field.type, "num_fields"):
+        if field.name == "image" and str(field.type) == "int64":
             field = field.with_name("image_number")
         seen.append(field)
     return seen

@@ -475,7 +475,7 @@ class Atlas:
             index.close()
 
     def _fresh(self) -> list[Marker] | None:
-        """Markers of shards that the index does not know; None where it knows some that are gone."""
+        """Markers that the index does not know; None where it knows shards that are gone."""
         known = {row[0] for row in self._ask("SELECT path FROM shards")}
         names = sorted((self.folder / "data").glob("*/*/*.json"))
         there = {str(path.relative_to(self.folder).with_suffix("")): path for path in names}

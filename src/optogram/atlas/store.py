@@ -10,26 +10,21 @@ import hashlib
 import io
 import json
 import os
-import secrets
 import socket
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from optogram.atlas.layout import FORMAT, spans
 from optogram.pictures.files import write_atomically
+from optogram.pictures.leases import alive, is_free
 from optogram.pictures.recipe import canonical, recipe_digest
 
 BLOCK = 256
 """Units whose numbers differ only below this belong to one shard."""
-
-STALE, BEAT = 120.0, 10.0
-"""Seconds after which a silent lease is free, and between two signs of life."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +147,8 @@ def publish(
         marker["pack"] = _described(content)
         write_atomically(base.with_suffix(".pack"), content)
     write_atomically(base.with_suffix(".parquet"), parquet)
-    write_atomically(base.with_suffix(".json"), canonical(marker).encode())
+    checked = {**marker, "check": recipe_digest(marker)}
+    write_atomically(base.with_suffix(".json"), canonical(checked).encode())
 
 
 def parquet_bytes(rows: Sequence[Mapping[str, Any]], schema: Any) -> bytes:
@@ -192,99 +188,21 @@ def stamp() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-@contextmanager
-def leased(path: Path) -> Iterator[bool]:
-    """Whether this process alone holds what a lease stands for, for the length of a `with`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not _claim(path):
-        yield False
-        return
-    done = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, done), daemon=True)
-    beat.start()
-    try:
-        yield True
-    finally:
-        done.set()
-        beat.join()
-        path.unlink(missing_ok=True)
-
-
 def sweep(folder: Path) -> list[Path]:
     """Remove what dead processes of this machine left: drafts and leases."""
     litter = [
         path
         for path in (folder / "data").glob("*/*/.*.tmp")
-        if not _alive(path.name.split(".")[-2].partition("-")[0])
+        if not alive(path.name.split(".")[-2].partition("-")[0])
     ]
-    litter += [path for path in folder.glob("data/*/*/*.lease") if _is_free(path)]
+    litter += [
+        path
+        for path in [*folder.glob("data/*/*/*.lease"), *folder.glob("scan/*.lease")]
+        if is_free(path)
+    ]
     for path in litter:
         path.unlink(missing_ok=True)
     return litter
-
-
-def _claim(path: Path) -> bool:
-    me = json.dumps({"pid": os.getpid(), "host": _host(), "born": _born(os.getpid())})
-    for _ in range(2):
-        with suppress(FileExistsError):
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            with os.fdopen(handle, "w") as file:
-                file.write(me)
-            return True
-        if not _is_free(path):
-            return False
-        # Of several that see the same stale lease one moves it away; the others find it gone.
-        away = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-        with suppress(FileNotFoundError):
-            os.replace(path, away)
-            away.unlink(missing_ok=True)
-    return False
-
-
-def _is_free(path: Path) -> bool:
-    """Whether the owner of a lease is known to be dead, or has been silent for long."""
-    try:
-        silent = time.time() - path.stat().st_mtime
-        owner = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return True
-    except ValueError:
-        return silent > BEAT  # somebody was killed between making and writing it
-    if owner["host"] == _host():
-        return not _alive(owner["pid"], owner["born"])
-    return silent > STALE
-
-
-def _beat(path: Path, done: threading.Event) -> None:
-    while not done.wait(BEAT):
-        with suppress(OSError):
-            os.utime(path)
-
-
-def _alive(pid: int | str, born: str | None = None) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
-    return born is None or born == _born(int(pid))
-
-
-def _born(pid: int) -> str:
-    """When a process began, so that a number that is used again is not taken for it."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return ""
-
-
-@lru_cache(1)
-def _host() -> str:
-    """This machine since it was last started."""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{socket.gethostname()}/{boot}"
-    return socket.gethostname()
 
 
 def _described(content: bytes) -> dict[str, Any]:

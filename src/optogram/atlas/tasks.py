@@ -1,19 +1,17 @@
-"""Who does which piece of work: one process, several on this machine, or one share of many.
+"""Pieces of work on one folder, which any number of processes may do, and any may be killed.
 
-A piece of work is done when its files are there, so nobody keeps a list of what was done. Whoever
-starts a piece holds its lease; a lease whose owner died is taken over. So any number of processes
-may work on one folder, and any of them may be killed.
+A piece is done when its files are there, so nobody keeps a list of what was done. Whoever starts a
+piece holds its lease; one whose owner died is taken over.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from optogram.atlas.store import leased
 from optogram.core import progress
-from optogram.pictures.errors import RequestError
+from optogram.pictures.leases import leased
 
 PATIENCE, GLANCE = 0.2, 1.0
 """Seconds between two looks at work that others do, and between two counts of it."""
@@ -25,16 +23,16 @@ class Task:
 
     Attributes:
         name: what it is, for people.
-        lease: the file that says that somebody is at it.
+        lease: the file that says that somebody is at it; None where several may be at once.
         weight: how many units it is worth, for the time that is left.
         ready: whether what it needs is there.
         done: whether it is.
         run: do it.
-        common: whether every share may do it, since all wait for it.
+        common: whether every share begins with it, since all wait for it.
     """
 
     name: str
-    lease: Path
+    lease: Path | None
     weight: int
     ready: Callable[[], bool]
     done: Callable[[], bool]
@@ -42,56 +40,24 @@ class Task:
     common: bool = False
 
 
-class Executor(Protocol):
-    """Says which tasks this process does."""
-
-    def mine(self, tasks: Sequence[Task]) -> list[Task]:
-        """Its share of the tasks, in the order in which to try them."""
-
-
-@dataclass(frozen=True)
-class Serial:
-    """All of them, one after the other; what others hold is waited for."""
-
-    def mine(self, tasks: Sequence[Task]) -> list[Task]:
-        """All tasks."""
-        return list(tasks)
-
-
-@dataclass(frozen=True)
-class Share:
-    """Every n-th task from `index` on (of 0 to n - 1), as a cluster's array job asks."""
-
-    index: int
-    of: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < self.of:
-            raise RequestError(f"share {self.index}/{self.of}: the first is 0 to {self.of - 1}")
-
-    @classmethod
-    def parse(cls, text: str) -> "Share":
-        """The share that `i/n` says. Raises RequestError for other texts."""
-        index, slash, count = text.partition("/")
-        if not slash or not index.isdecimal() or not count.isdecimal() or count == "0":
-            raise RequestError(f"{text!r} is no share: write i/n, as in 0/4 to 3/4")
-        return cls(int(index), int(count))
-
-    def mine(self, tasks: Sequence[Task]) -> list[Task]:
-        """Common tasks, and the share of the others."""
-        own = [task for task in tasks if not task.common]
-        shared = [task for task in tasks if task.common]
-        return shared + own[self.index :: self.of]
-
-
-def work(tasks: Sequence[Task], then: Callable[[], None] | None = None) -> None:
+def work(
+    tasks: Sequence[Task],
+    share: tuple[int, int] | None = None,
+    then: Callable[[], None] | None = None,
+) -> None:
     """Do tasks until all are done, by this process or another.
 
-    `then` is called now and then, and at the end.
+    With a `share` (i, n) it begins at the i-th of n places in the list, and ends where others are
+    at all that is left. `then` is called now and then, and at the end.
     """
     total = sum(task.weight for task in tasks)
     pending = [task for task in tasks if not task.done()]
-    looked = 0.0
+    if share is not None:
+        first = share[0] * len(pending) // share[1]
+        common = [task for task in pending if task.common]
+        rest = [task for task in pending[first:] + pending[:first] if not task.common]
+        pending = common + rest
+    looked = -math.inf
     while True:
         if time.monotonic() - looked > GLANCE or not pending:
             pending = [task for task in pending if not task.done()]
@@ -102,6 +68,8 @@ def work(tasks: Sequence[Task], then: Callable[[], None] | None = None) -> None:
         if not pending:
             return
         if not _step(pending):
+            if share is not None and all(task.ready() for task in pending):
+                return
             time.sleep(PATIENCE)
 
 
@@ -113,11 +81,14 @@ def _step(pending: list[Task]) -> bool:
             continue
         if not task.ready():
             continue
-        with leased(task.lease) as got:
-            if not got:
-                continue
-            if not task.done():
-                task.run()
+        if task.lease is None:
+            task.run()
+        else:
+            with leased(task.lease) as got:
+                if not got:
+                    continue
+                if not task.done():
+                    task.run()
         pending.remove(task)
         return True
     return False

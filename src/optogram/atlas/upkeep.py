@@ -13,6 +13,7 @@ from optogram.atlas.reading import Atlas
 from optogram.atlas.schema import names
 from optogram.atlas.store import BLOCK, Marker, manifest, markers
 from optogram.core import progress
+from optogram.pictures.recipe import recipe_digest
 
 BAD = "bad"
 
@@ -135,6 +136,8 @@ def _wrong(path: Path, kinds: dict[str, str]) -> str | None:
         marker = Marker(path, facts)
         if facts["format"] != FORMAT or not marker.units or len(facts["key"]) != 64:
             return "its marker is of another form"
+        if facts["check"] != recipe_digest({k: v for k, v in facts.items() if k != "check"}):
+            return "its marker has changed"
         for suffix in ("parquet", "pack"):
             said = facts[suffix]
             if said is None:

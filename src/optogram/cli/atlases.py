@@ -2,14 +2,13 @@
 
 import importlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from optogram.cli.manners import Failed, Interrupted, say, unbroken, working
-from optogram.cli.options import DEBUG, DEVICE, JSON, WEIGHTS, seed
+from optogram.cli.options import DEBUG, DEVICE, ENGINE, JSON, WEIGHTS, seed
 from optogram.pictures.errors import RequestError
 
 EVERYWHERE = (seed(), JSON, DEBUG)
@@ -71,12 +70,9 @@ def atlas() -> None:
             help="A .npy or .safetensors matrix whose rows become units of a layer; may be "
             "repeated.",
         ),
-        click.Option(["--workers"], type=int, help="Processes; else one a core."),
-        click.Option(
-            ["--shard"], metavar="I/N", help="Do the I-th of N shares, from 0, as an array job."
-        ),
         click.Option(["--split"], default="train", show_default=True, help="Which part of DATA."),
         click.Option(["--data-root"], metavar="DIR", help="Where data lie; else $OPTOGRAM_DATA."),
+        *ENGINE,
         WEIGHTS,
         DEVICE,
         *EVERYWHERE,
@@ -91,8 +87,7 @@ def build(
     pictures: str,
     recipe: tuple[str, ...],
     directions: tuple[str, ...],
-    workers: int | None,
-    shard: str | None,
+    shard: tuple[int, int] | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -103,8 +98,6 @@ def build(
     with unbroken():
         from optogram.atlas import build as built
     named = [] if pictures == "none" else [name.strip() for name in pictures.split(",")]
-    on_a_gpu = settings["device"] not in (None, "cpu")
-    many = 1 if on_a_gpu or shard else len(os.sched_getaffinity(0))
     try:
         with working():
             made = built(
@@ -116,7 +109,6 @@ def build(
                 pictures=named,
                 recipes=list(recipe),
                 vectors=dict(_pair(text) for text in directions),
-                workers=many if workers is None else workers,
                 share=shard,
                 **settings,
             )
