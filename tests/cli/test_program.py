@@ -45,6 +45,8 @@ Other commands:
   methods   List the techniques.
   networks  List the networks that can be asked.
   replay    Make a saved result again and say whether it is the same.
+  serve     Open the explorer of an atlas; further atlases are there to compare
+            with.
   study     Repeat an experiment and write a report; alone, list what there is.
   survey    Show a data set to a network once: what excites every unit, and how
             each behaves.

@@ -359,12 +359,7 @@ class Atlas:
                 "ORDER BY rank LIMIT ?"
             )
             hits += [self._hit(*row) for row in self._ask(query, (asked, n))]
-        query = (
-            "SELECT prefers, 'prefers', layer, unit FROM units WHERE prefers LIKE ? ESCAPE '\\' "
-            "ORDER BY selectivity DESC LIMIT ?"
-        )
-        like = re.sub(r"([\\%_])", r"\\\1", words) + "%"
-        hits += [self._hit(*row) for row in self._ask(query, (like, n))]
+        hits += self._preferring(words, n)
         return list(dict.fromkeys(hits))[:n]
 
     # -- new work --------------------------------------------------------------------------------
@@ -669,6 +664,23 @@ class Atlas:
                     where = address_of(layer, int(number))
                     hits.append(Hit(layer.id, int(number), where, "unit", where))
         return hits
+
+    def _preferring(self, words: str, n: int) -> list[Hit]:
+        """The most selective units that prefer a class whose name begins so."""
+        classes = self.datasets[0].classes if self.datasets else ()
+        named = [one for one in classes if one.casefold().startswith(words.casefold())][:20]
+        query = (
+            "SELECT prefers, 'prefers', layer, unit, selectivity FROM units "
+            "WHERE layer = ? AND prefers = ? ORDER BY selectivity DESC LIMIT ?"
+        )
+        rows = [
+            row
+            for layer in self.layers
+            for one in named
+            for row in self._ask(query, (layer.id, one, n))
+        ]
+        rows.sort(key=lambda row: -(row[4] or 0.0))
+        return [self._hit(*row[:4]) for row in rows[:n]]
 
     def _hit(self, text: str, what: str, layer: int, unit: int | None) -> Hit:
         found = self._head.layer(layer)
