@@ -126,6 +126,10 @@ CASES = {
     ),
     "score_cam": several(channels=4),
     "smoothgrad": several(samples=3),
+    "stylize": Case(
+        {"image": IMAGE, "style": images(1, (3, 14, 11), seed=6)[0], "layers": ["conv", "late"],
+         "content": ["late"], "steps": 3}
+    ),
     "top_patches": Case(
         {"dataset": NOISE, "unit": ["late:2", "conv:1"], "k": 2, "project": "guided"}
     ),
@@ -248,12 +252,14 @@ def test_what_it_hands_back_is_float32_on_the_cpu_without_gradients(name):
 @pytest.mark.parametrize("name", known())
 def test_an_unknown_target_is_refused_in_one_sentence(name):
     case, network = made(name)
-    asked = "layer" if "layer" in case.arguments else "unit"
+    named = [name for name in ("layer", "layers") if name in case.arguments]
+    asked = named[0] if named else "unit"
+    nowhere = {"unit": "nowhere:1", "layer": "nowhere", "layers": ["nowhere"]}
     with pytest.raises(RequestError, match="nowhere") as refusal:
         call(
             name,
             network=network,
-            **{**case.arguments, asked: "nowhere:1" if asked == "unit" else "nowhere"},
+            **{**case.arguments, asked: nowhere[asked]},
         )
     assert "\n" not in str(refusal.value)
 

@@ -50,6 +50,7 @@ from .techniques import sample as sample
 from .techniques import score_cam as score_cam
 from .techniques import smoothgrad as smoothgrad
 from .techniques import strongest_map as strongest_map
+from .techniques import stylize as stylize
 from .techniques import top_patches as top_patches
 from .techniques import triage as triage
 from .techniques import vargrad as vargrad

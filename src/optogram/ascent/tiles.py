@@ -19,7 +19,7 @@ from torch import Tensor
 from optogram.core.activations import Activations
 from optogram.core.field import Axis
 from optogram.core.network import Network
-from optogram.core.rules import Before, Rule, before, remember
+from optogram.core.rules import Before, Rule, before, plain, remember
 from optogram.pictures.errors import RequestError
 
 Images = Float[Tensor, "batch channel height width"]
@@ -170,6 +170,19 @@ def tile_for(
                 "in tiles: choose a layer of maps, or tile=None"
             )
     return wanted if max(shape[-2:]) > wanted else None
+
+
+def read_in_tiles(
+    network: Network, images: Images, layers: Sequence[str], wanted: int | str | None
+) -> dict[str, Tensor]:
+    """What layers answer to images, piece by piece where `tile_for` says so; no gradients."""
+    tile = tile_for(network, layers, images.shape[1:], wanted)
+    with torch.no_grad():
+        if tile is None:
+            return network.read(images, *layers).layers
+        tiling = Tiling(network, tuple(dict.fromkeys(layers)), images, tile, plain)
+        heard = tiling.activations(images).layers
+    return {name: answer.detach() for name, answer in heard.items()}
 
 
 def _can(network: Network, name: str) -> bool:

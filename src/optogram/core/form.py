@@ -162,7 +162,7 @@ def _one_of(values: dict[str, Any]) -> Callable[[str], Any]:
 def _text(kinds: list[Any]) -> Callable[[str], Any]:
     """How a text is read that stands for one of some kinds of value."""
     inner = [part for kind in kinds if _is_sequence(kind) for part in get_args(kind)]
-    if inner == [str]:
+    if inner and set(inner) <= {str, Tensor}:
         return words
     if str in kinds:
         return number_or_text if inner or {int, float} & set(kinds) else _as_is

@@ -28,5 +28,6 @@ from optogram.techniques.sample import sample as sample
 from optogram.techniques.score_cam import score_cam as score_cam
 from optogram.techniques.smoothgrad import smoothgrad as smoothgrad
 from optogram.techniques.smoothgrad import vargrad as vargrad
+from optogram.techniques.stylize import stylize as stylize
 from optogram.techniques.top_patches import top_patches as top_patches
 from optogram.techniques.triage import triage as triage

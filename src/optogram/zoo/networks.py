@@ -24,6 +24,7 @@ from optogram.zoo.dbn import mnist_dbn
 from optogram.zoo.googlenet import googlenet
 from optogram.zoo.mnist_mlp import mnist_mlp
 from optogram.zoo.sdae import mnist_sdae
+from optogram.zoo.vgg import vgg19_lower
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -56,6 +57,11 @@ DOORS = {
         mnist_sdae,
         {"shape": (1, 28, 28), "labels": tuple("0123456789")},
         shipped=True,
+    ),
+    "vgg19-conv3_1": Door(
+        "VGG-19 from conv1_1 to conv3_1, normalised for style; needs weights=FILE",
+        vgg19_lower,
+        {"shape": (3, 224, 224), "labels": (), **IMAGENET},
     ),
     "googlenet-bvlc": Door(
         "the original GoogLeNet with contrast normalisation; needs weights=FILE",
@@ -168,7 +174,7 @@ def shipped(file: str) -> Path:
 def _ours(name: str, weights: str | os.PathLike[str] | None) -> Network:
     door = DOORS[name]
     settings = dict(door.settings)
-    if settings["shape"] == IMAGENET_SHAPE:
+    if settings["shape"] == IMAGENET_SHAPE and "labels" not in settings:
         settings["labels"] = imagenet_labels()
     if weights is None and not door.shipped:
         raise RequestError(f"{name} comes without weights: give weights=FILE, or weights='random'")
