@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from optogram.atlas.layout import FORMAT, spans
-from optogram.pictures.files import write_atomically
-from optogram.pictures.leases import alive, is_free
+from optogram.pictures.files import is_abandoned, write_atomically
+from optogram.pictures.leases import is_free
 from optogram.pictures.recipe import canonical, recipe_digest
 
 BLOCK = 256
@@ -189,12 +189,8 @@ def stamp() -> str:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Remove what dead processes of this machine left: drafts and leases."""
-    litter = [
-        path
-        for path in (folder / "data").glob("*/*/.*.tmp")
-        if not alive(path.name.split(".")[-2].partition("-")[0])
-    ]
+    """Remove what dead processes left: drafts and leases."""
+    litter = [path for path in (folder / "data").glob("*/*/.*.tmp") if is_abandoned(path)]
     litter += [
         path
         for path in [*folder.glob("data/*/*/*.lease"), *folder.glob("scan/*.lease")]
