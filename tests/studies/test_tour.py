@@ -27,7 +27,7 @@ def test_the_tour_is_one_file_with_a_picture_for_every_unit_that_it_promises(
     page = Sources()
     text = report.read_text()
     page.feed(text)
-    assert len(page.images) >= 10 + 7 * 10 + 5 * 10 + 2 * 2 * 10 + 2 * 6
+    assert len(page.images) >= 10 + 7 * 10 + 5 * 10 + 2 * 2 * 10 + 2 * 6 + 10 + 10 + 3 * 10 + 4
     assert all(link.startswith(("data:", "#")) for link in page.links)
-    for word in ("output:9", "fc1:1125", "x data", "excited", "100%"):
+    for word in ("output:9", "fc1:1125", "x data", "excited", "100%", "fooled", "AUC of fooling"):
         assert word in text

@@ -4,6 +4,7 @@ It asks for nothing but the objective's gradient, so that units and directions a
 classes (libraries of attacks know classes alone).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from optogram.core.unit import OUTPUT, Target
 from optogram.pictures.errors import RequestError
 
 Images = Float[Tensor, "batch channel height width"]
+RADIUS, GAMMA = 1.0, 0.05  # of the first sphere, and by how much the next is another
 STEEPEST = 0.1  # alpha_max, eta and beta of the paper's appendix
 BEYOND = 1.05
 BACK = 0.9
@@ -40,15 +42,22 @@ class Changed:
 
 
 def smallest_change(
-    network: Network, images: Images, objective: Objective, goal: float, *, steps: int = 100
+    network: Network,
+    images: Images,
+    objective: Objective,
+    goal: float,
+    *,
+    along: Objective | None = None,
+    steps: int = 100,
 ) -> Changed:
     """Each image moved by as little (L2) as takes its objective above `goal`, within [0, 1].
 
-    The iteration of the fast adaptive boundary attack (Croce & Hein, 2020, algorithm 1): the
-    objective is made linear at the present image, and present and original image are projected onto
-    where it then equals the goal, inside the box; the next image lies between the two, a little
-    beyond. One that has reached the goal is pulled back towards the original. In the end the line
-    from the original to the nearest image found is searched by halving.
+    Three quarters of the steps walk on spheres about the original image, along the gradient, each
+    sphere smaller than the last where the goal is reached there, else larger (decoupled direction
+    and norm; Rony et al., 2019, algorithm 1). The others make the objective linear at the present
+    image and project onto where it then equals the goal, inside the box (fast adaptive boundary;
+    Croce & Hein, 2020, algorithm 1). In the end the line from the original to the nearest image
+    found is searched by halving.
 
     Images do not influence each other. Nothing is random.
 
@@ -57,6 +66,7 @@ def smallest_change(
         images: (batch, channel, height, width) in [0, 1], where each begins.
         objective: what is to be raised, one number an image.
         goal: the value to exceed.
+        along: whose gradient to walk along on the spheres, where the objective has edges.
         steps: how many gradients are taken.
 
     Raises RequestError for images outside [0, 1], and as `backpropagate` does.
@@ -66,30 +76,89 @@ def smallest_change(
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise RequestError("the image to begin with has values outside [0, 1], or NaN")
     start = images.detach().to(network.device, network.dtype)
-    here, nearest = start.clone(), start.clone()
-    least = torch.full_like(start[:, 0, 0, 0], torch.inf)
-    history = []
-    for _ in range(steps):
-        values, gradients = value_and_gradient(network, here, objective)
-        history.append(values)
-        here, least = _kept(start, here, nearest, least, values > goal)
-        lack = goal - values
-        there = _onto_plane(here, gradients, lack)
-        # The plane as the original image sees it.
-        seen = image_sum(gradients * (here - start))
-        home = _onto_plane(start, gradients, lack + seen)
-        far, near = _length(there - here), _length(home - start)
-        share = (far / (far + near).clamp(min=1e-30)).clamp(max=STEEPEST)
-        share = torch.where(torch.isfinite(least), share, 0.0)[:, None, None, None]
-        ahead = here + BEYOND * (there - here)
-        towards = start + BEYOND * (home - start)
-        again = ((1 - share) * ahead + share * towards).clamp(0, 1)
-        reached = (values > goal)[:, None, None, None]
-        here = torch.where(reached, start + BACK * (here - start), again)
-    _, least = _kept(start, here, nearest, least, _asked(network, here, objective) > goal)
-    reached = torch.isfinite(least)
-    found = torch.where(reached[:, None, None, None], nearest, here)
-    return Changed(_searched(network, start, found, objective, goal), reached, torch.stack(history))
+    way = _Way(network, start, objective, goal)
+    around = 3 * steps // 4
+    way.circle(along or objective, around)
+    way.aim(steps - around)
+    found = torch.where(way.reached[:, None, None, None], way.nearest, way.here)
+    return Changed(way.searched(found), way.reached, torch.stack(way.history))
+
+
+class _Way:
+    """Where the images are, the nearest that reached the goal, and how far those are."""
+
+    def __init__(self, network: Network, start: Images, objective: Objective, goal: float) -> None:
+        self.network, self.start, self.objective, self.goal = network, start, objective, goal
+        self.here, self.nearest = start.clone(), start.clone()
+        self.least = torch.full_like(start[:, 0, 0, 0], torch.inf)
+        self.history: list[PerImage] = []
+
+    @property
+    def reached(self) -> Bool[Tensor, " batch"]:
+        """Which images were at the goal."""
+        return torch.isfinite(self.least)
+
+    def circle(self, along: Objective, steps: int) -> None:
+        """Walk on spheres whose radius shrinks where the goal is reached and else grows."""
+        radius = torch.full_like(self.least, RADIUS)
+        for step in range(steps):
+            values, gradients = value_and_gradient(self.network, self.here, along)
+            if along is not self.objective:
+                values = self._asked(self.here)
+            self._keep(values)
+            self.history.append(values)
+            length = _length(gradients).clamp(min=1e-30)[:, None, None, None]
+            pace = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2
+            change = self.here - self.start + pace * gradients / length
+            radius = radius * torch.where(values > self.goal, 1 - GAMMA, 1 + GAMMA)
+            share = (radius / _length(change).clamp(min=1e-30))[:, None, None, None]
+            self.here = (self.start + share * change).clamp(0, 1)
+        self._keep(self._asked(self.here))
+        self.here = torch.where(self.reached[:, None, None, None], self.nearest, self.here)
+
+    def aim(self, steps: int) -> None:
+        """Go where the objective, made linear here, equals the goal; pull back what is beyond."""
+        for _ in range(steps):
+            values, gradients = value_and_gradient(self.network, self.here, self.objective)
+            self.history.append(values)
+            self._keep(values)
+            lack = self.goal - values
+            there = _onto_plane(self.here, gradients, lack)
+            # The plane as the original image sees it.
+            seen = image_sum(gradients * (self.here - self.start))
+            home = _onto_plane(self.start, gradients, lack + seen)
+            far, near = _length(there - self.here), _length(home - self.start)
+            share = (far / (far + near).clamp(min=1e-30)).clamp(max=STEEPEST)
+            share = torch.where(self.reached, share, 0.0)[:, None, None, None]
+            ahead = self.here + BEYOND * (there - self.here)
+            towards = self.start + BEYOND * (home - self.start)
+            again = ((1 - share) * ahead + share * towards).clamp(0, 1)
+            back = self.start + BACK * (self.here - self.start)
+            beyond = (values > self.goal)[:, None, None, None]
+            self.here = torch.where(beyond, back, again)
+        self._keep(self._asked(self.here))
+
+    def searched(self, found: Images) -> Images:
+        """The first point on the way to `found` that reaches the goal, by halving."""
+        low, high = torch.zeros_like(self.least), torch.ones_like(self.least)
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            tried = self.start + middle[:, None, None, None] * (found - self.start)
+            reached = self._asked(tried) > self.goal
+            low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+        part = self.start + high[:, None, None, None] * (found - self.start)
+        return torch.where((high == 1)[:, None, None, None], found, part)
+
+    def _keep(self, values: PerImage) -> None:
+        """Remember what reaches the goal by a smaller change than before."""
+        change = _length(self.here - self.start)
+        better = (values > self.goal) & (change < self.least)
+        self.nearest = torch.where(better[:, None, None, None], self.here, self.nearest)
+        self.least = torch.where(better, change, self.least)
+
+    def _asked(self, images: Images) -> PerImage:
+        with torch.no_grad():
+            return self.objective(self.network.read(images, *self.objective.layers, watch=True))
 
 
 def lead(targets: list[Target]) -> Objective:
@@ -113,16 +182,6 @@ def _against(targets: list[Target], joined: Callable[[Tensor], PerImage], name: 
     return ask.objective(value, OUTPUT, text=f"{name}({', '.join(map(str, targets))})")
 
 
-def _kept(
-    start: Images, here: Images, nearest: Images, least: PerImage, reached: Tensor
-) -> tuple[Images, PerImage]:
-    """Write into `nearest` what reaches the goal by a smaller change than before."""
-    change = _length(here - start)
-    better = reached & (change < least)
-    nearest.copy_(torch.where(better[:, None, None, None], here, nearest))
-    return here, torch.where(better, change, least)
-
-
 def _onto_plane(images: Images, gradients: Images, lack: PerImage) -> Images:
     """The nearest point of the box where gradient * (point - image) = lack; else the box's corner.
 
@@ -141,25 +200,6 @@ def _onto_plane(images: Images, gradients: Images, lack: PerImage) -> Images:
             break
         length = length + more
     return (images + length[:, None, None, None] * towards).clamp(0, 1)
-
-
-def _searched(
-    network: Network, start: Images, found: Images, objective: Objective, goal: float
-) -> Images:
-    """The first point on the way from `start` to `found` that reaches the goal, by halving."""
-    low, high = torch.zeros_like(found[:, 0, 0, 0]), torch.ones_like(found[:, 0, 0, 0])
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        tried = start + middle[:, None, None, None] * (found - start)
-        reached = _asked(network, tried, objective) > goal
-        low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
-    whole = (high == 1)[:, None, None, None]
-    return torch.where(whole, found, start + high[:, None, None, None] * (found - start))
-
-
-def _asked(network: Network, images: Images, objective: Objective) -> PerImage:
-    with torch.no_grad():
-        return objective(network.read(images, *objective.layers, watch=True))
 
 
 def _length(images: Images) -> PerImage:

@@ -12,7 +12,16 @@ from optogram.core.network import Network
 from optogram.core.unit import Unit
 from optogram.pictures import Attribution, Picture, Report, Sheet
 from optogram.pictures.report import Section
-from optogram.techniques import explain, maximize, occlusion, saliency, top_patches
+from optogram.techniques import (
+    evolve,
+    explain,
+    fool,
+    maximize,
+    occlusion,
+    saliency,
+    top_patches,
+    triage,
+)
 from optogram.version import __version__
 from optogram.zoo import data, load
 
@@ -136,6 +145,43 @@ def believe(report: Report, network: Network, seed: int) -> None:
     section.pictures(list(sheet), title="one answer, six maps")
 
 
+def fooled(report: Report, network: Network, seed: int) -> None:
+    """Images that are nothing, or all but unchanged, and certain to the network."""
+    digits = data("digits", split="test", shape=network.shape)
+    section = report.section(
+        "How sure can it be of nothing?",
+        "Noise, changed by gradient ascent until the network is 99.99 % certain of a digit: it "
+        "takes about a hundred steps, and nothing is there for us to see.",
+    )
+    noise = _sheet(fool(network, network.units("output"), start="noise", seed=seed))
+    section.pictures(list(noise), title="climbed from noise")
+    section.text(
+        "The same without a gradient: formulas from place to grey, bred so that each digit keeps "
+        "the one that the network is most certain of. What is certain is regular, and no digit."
+    )
+    bred = _sheet(evolve(network, "output", generations=25, population=60, seed=seed))
+    section.pictures(list(bred), title="bred as formulas, 25 generations of 60")
+    section.text(
+        "And digits, each changed by as little as makes the network 99 % certain that it is "
+        "another: the digit, the change amplified, and what came of it."
+    )
+    labels = digits.labels.tolist()
+    real = torch.stack([digits[labels.index(digit)][0] for digit in range(10)])
+    wrong = [f"output:{(digit + 3) % 10}" for digit in range(10)]
+    forged = _sheet(fool(network, wrong, start=real, goal=0.99, steps=40))
+    section.pictures(list(forged), title="all but unchanged")
+    section.text(
+        "Can one tell? Triage measures what becomes of the answer under a shift by one pixel, "
+        "noise and blur, how far the image is from the data, how rough it is; a judge that learned "
+        "from examples says natural, adversarial or fooling. Its areas under the curve are those "
+        "on examples that it had not seen."
+    )
+    some = torch.stack([real[3], forged[3].image, noise[3].image, bred[3].image])
+    train = data("digits", split="train", shape=network.shape)
+    judged = _sheet(triage(network, some, train, samples=12, seed=seed))
+    section.pictures(list(judged), title="triage")
+
+
 def _shared(section: Section, maps: Iterable[Any]) -> None:
     """Maps over their images, all on the scale that holds all but the largest 2 in 1000 values."""
     maps = list(maps)
@@ -155,4 +201,5 @@ SECTIONS: list[tuple[str, Callable[[Report, Network, int], None]]] = [
     ("strongest digits", found),
     ("saliency and occlusion", why),
     ("whom to believe", believe),
+    ("fooling", fooled),
 ]

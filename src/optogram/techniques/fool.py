@@ -54,8 +54,8 @@ def fool(
     "progress" ascends a class's probability p from noise (Nguyen, Yosinski & Clune, 2015): each
     step is as long as should raise p by min(0.03, 0.1 (1 - p)), and the ascent stops at the goal.
     "smallest" changes an image by as little (L2) as takes the unit over the goal (an adversarial
-    example; Szegedy et al., 2014), by the iteration of Croce & Hein (2020), so that units and
-    directions can be forged like classes.
+    example; Szegedy et al., 2014), by the iterations of Rony et al. (2019) and Croce & Hein (2020),
+    so that units and directions can be forged like classes.
 
     Args:
         network: who is fooled.
@@ -235,7 +235,9 @@ def _smallest(network: Network, begins: Images, aim: _Aim, steps: int) -> _Found
         return aim.question(acts) - above
 
     short = ask.objective(value, *aim.question.layers, text=f"{aim.question} - goal")
-    found = smallest_change(network, begins, short, 0.0, steps=steps)
+    # The strongest other class changes from step to step; all others together do not.
+    smooth = log_odds(aim.targets) if aim.classes else None
+    found = smallest_change(network, begins, short, 0.0, along=smooth, steps=steps)
     history = aim.reading(found.history + above)
     return _Found(found.images, history, found.reached, [steps] * len(begins))
 
