@@ -160,8 +160,9 @@ def unit(explorer: Explorer, request: Request) -> View:
     here = explorer.links.unit(facts["layer"], number)
     jobs = [_job(job) for job in explorer.about_page(here) if not job.over]
     more = extras(atlas, record, facts) | {"jobs": jobs, "may_write": explorer.live}
-    more["may_work"] = explorer.live
-    if explorer.live and not request.url.path.endswith(".json"):
+    more |= {"may_work": explorer.live, "form": None}
+    asked = "technique" in request.query_params  # else nobody waits until torch is imported
+    if explorer.live and not _is_json(request) and (asked or asking.loaded()):
         more["form"] = _visual_form(request)
     return View("unit.html", "network", facts, more)
 
@@ -208,7 +209,7 @@ def image(explorer: Explorer, request: Request) -> View:
     failed = [job.error for job in jobs if job.state == "failed" and job.error]
     if failed and problem is None:
         facts["problem"] = failed[0]
-    if explorer.live and problem is None and not request.url.path.endswith(".json"):
+    if explorer.live and problem is None and not _is_json(request):
         more["form"] = _map_form(explorer, request, looked["predictions"])
     return View("image.html", "image", facts, more)
 

@@ -1,7 +1,9 @@
 """Forms of techniques, and the arguments in what comes back; both follow from the signature."""
 
 import math
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from optogram.pictures.errors import RequestError
@@ -47,6 +49,11 @@ def arguments(technique: Any, entered: Mapping[str, str]) -> dict[str, Any]:
     return given
 
 
+def loaded() -> bool:
+    """Whether the techniques are there already: to import them takes seconds, for torch."""
+    return "optogram.techniques" in sys.modules and "optogram.core.form" in sys.modules
+
+
 def summary(technique: Any) -> str:
     """The first sentence of a technique's docstring, without its marks of code."""
     return str(technique.summary).replace("`", "")
@@ -65,9 +72,14 @@ def _known(takes: tuple[str, ...], gives: str) -> dict[str, Any]:
 
 
 def _options(technique: Any) -> list[Any]:
+    return [each for each in _fields(technique.function) if not each.positional]
+
+
+@lru_cache
+def _fields(function: Any) -> list[Any]:
     from optogram.core.form import fields
 
-    return [each for each in fields(technique.function) if not each.positional]
+    return fields(function)
 
 
 def _field(each: Any, entered: Mapping[str, str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from optogram.web.uploads import Uploads
 GREY = (0.299, 0.587, 0.114)  # the luminance of ITU-R BT.601, as Pillow's "L" has it
 AT_ONCE = 2
 REMEMBERED = 64
+UNUSUAL = 1.0  # standard deviations above the mean answer, from where a unit is mentioned
 
 
 @dataclass(eq=False)
@@ -104,7 +105,8 @@ class Explorer:
         network, image = self.network(), self.image(ref)
         with self._asking:
             found: dict[str, Any] = {"predictions": _predictions(network, image)}
-            found["unusual"] = [list(row) for row in self.atlas.unusual(network, image, n=16)]
+            rows = self.atlas.unusual(network, image, n=16)
+            found["unusual"] = [list(row) for row in rows if row[3] >= UNUSUAL]
         with self._remembering:
             self._looked[ref] = found
             while len(self._looked) > REMEMBERED:

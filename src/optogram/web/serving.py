@@ -128,4 +128,7 @@ def _names(host: str) -> list[str]:
 def _warm(site: Any) -> None:
     """Load the network while the visitor reads the first page."""
     with suppress(Exception):  # whoever asks for it is told what is wrong
+        from optogram.web import asking
+
+        asking.explaining()
         site.app.app.state.explorers[0].network()
