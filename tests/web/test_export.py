@@ -1,4 +1,4 @@
-"""The explorer as a folder: the same pages, every link inside it, nothing fetched from elsewhere."""
+"""The explorer as a folder: the same pages, every link inside it, nothing fetched."""
 
 import os
 import re
