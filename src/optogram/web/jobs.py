@@ -170,6 +170,8 @@ class Jobs:
             self._closed = True
             for job in self._jobs.values():
                 job.stopping.set()
+            while self._waiting:
+                self._end(self._waiting.popleft(), "cancelled")
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(seconds)
