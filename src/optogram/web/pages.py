@@ -81,14 +81,15 @@ def layer_page(
         where["cluster"] = whole(cluster, "cluster")
     if label := (query.get("label") or "").strip()[:200]:
         where["label"] = label
-    falling = query.get("order", "up" if by in ("unit", "cluster") else "down") == "down"
+    order = query.get("order") or ""
+    falling = (order or ("up" if by in ("unit", "cluster") else "down")) == "down"
     count = atlas.count(layer.id, where=where or None)
     page = whole(query.get("page") or "0", "page")
     rows = atlas.rows(
         layer.id, by=by, descending=falling, where=where or None, start=page * most, n=most
     )
     before, after = beside(atlas.layers, layer)
-    chosen = {"sort": by, "order": "down" if falling else "up", "show": show}
+    chosen = {"sort": by, "order": order if order in ("up", "down") else "", "show": show}
     chosen |= {"cluster": cluster or "", "label": label}
     return {
         "layer": layer_facts(layer),
