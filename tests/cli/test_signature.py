@@ -228,3 +228,11 @@ def test_weights_are_those_of_the_file(printed, colour, tmp_path):
     save_file(weights, tmp_path / "w.safetensors")
     made = printed("maximize", colour, "0:2", "--weights", "w.safetensors", "--steps", 0)
     assert made["results"][0]["score"] == 3.0
+
+
+def test_verbose_tells_what_was_planned_and_only_then(optogram, grey, image):
+    words = ("occlusion", grey, image, "output:dog", "--patch", 2, "--json")
+    before, told, after = optogram(*words), optogram(*words, "--verbose"), optogram(*words)
+    assert told.exit_code == 0
+    assert "occluders in" in told.stderr
+    assert "occluders in" not in before.stderr + after.stderr

@@ -1,6 +1,8 @@
 """The options that many commands share, and the words for them."""
 
+import logging
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,26 @@ DEBUGGING = "optogram.debug"
 def _remember(ctx: click.Context, _: click.Parameter, on: bool) -> None:
     """Say where the program looks when something goes wrong."""
     ctx.meta[DEBUGGING] = on or ctx.meta.get(DEBUGGING, False)
+
+
+def _speak(ctx: click.Context, _: click.Parameter, on: bool) -> None:
+    """Print what optogram itself tells its logger, to standard error, until the command ends."""
+    if not on:
+        return
+    log, handler = logging.getLogger("optogram"), logging.StreamHandler(sys.stderr)
+    level, spread, least = log.level, log.propagate, logging.root.manager.disable
+
+    def close() -> None:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = spread
+        logging.disable(least)
+
+    ctx.call_on_close(close)
+    logging.disable(logging.NOTSET)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 OUTPUT = click.Option(
@@ -38,6 +60,13 @@ DEBUG = click.Option(
     is_eager=True,
     callback=_remember,
     help="Show the traceback of an error.",
+)
+VERBOSE = click.Option(
+    ["--verbose"],
+    is_flag=True,
+    expose_value=False,
+    callback=_speak,
+    help="Say what was planned, and what could not be done the fast way.",
 )
 
 

@@ -10,7 +10,16 @@ import click
 
 from optogram.cli import catalogue, reading
 from optogram.cli.manners import note, working
-from optogram.cli.options import DEBUG, DEVICE, JSON, OUTPUT, WEIGHTS, checked_output, seed
+from optogram.cli.options import (
+    DEBUG,
+    DEVICE,
+    JSON,
+    OUTPUT,
+    VERBOSE,
+    WEIGHTS,
+    checked_output,
+    seed,
+)
 from optogram.cli.results import FORMS, report
 from optogram.core.form import Field, described, field_of, fields, kinds_of
 from optogram.core.network import Network
@@ -51,7 +60,7 @@ def command_of(name: str) -> click.Command | None:
         params=[
             click.Argument(["net"], metavar="NET"),
             *(each.parameter for each in slots if each.name != "seed"),
-            *(OUTPUT, WEIGHTS, DEVICE, seed(start), JSON, DEBUG),
+            *(OUTPUT, WEIGHTS, DEVICE, seed(start), JSON, VERBOSE, DEBUG),
         ],
     )
 

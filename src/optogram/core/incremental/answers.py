@@ -13,7 +13,7 @@ from optogram.core.incremental import engine as incremental
 from optogram.core.incremental.capture import Call, NotCaptured, capture
 from optogram.core.incremental.naive import Answers, naive
 from optogram.core.incremental.occluders import Occluders
-from optogram.core.incremental.plan import Steps, groups, narrowed, sort
+from optogram.core.incremental.plan import Steps, groups, narrowed, said, sort
 from optogram.core.network import Network
 from optogram.core.progress import tell
 from optogram.pictures.errors import RequestError
@@ -135,4 +135,7 @@ def _run(
 ) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
     with torch.no_grad():
         work = incremental.Engine(network, steps, image, occluders, memory * 1e9)
-        yield from work.run(groups(steps, occluders.boxes))
+        made = groups(steps, occluders.boxes)
+        if len(occluders) > 1:
+            log.info("occlusion of %s: %s", network.name, said(steps, made, occluders.boxes))
+        yield from work.run(made)

@@ -238,6 +238,18 @@ def least_flops(steps: Steps, boxes: Int[Tensor, "occluder 4"]) -> float:
     return total
 
 
+def said(steps: Steps, made: list[Group], boxes: Int[Tensor, "occluder 4"]) -> str:
+    """What was planned, in a sentence."""
+    whole, least = whole_flops(steps, len(boxes)), least_flops(steps, boxes)
+    share = f"{flops(steps, made) / whole:.1%} of the arithmetic of whole copies"
+    return (
+        f"{len(boxes)} occluders in {len(made)} groups, {share} where {least / whole:.1%} is the "
+        f"least; {len({n for one in made for n in one.tiles})} convolutions in tiles, "
+        f"{len(steps.dense)} fully connected layers by difference, {len(steps.after)} operations "
+        f"on whole answers"
+    )
+
+
 def _reach(
     steps: Steps, number: int, lows: dict[int, Places], highs: dict[int, Places]
 ) -> tuple[Places, Places]:
