@@ -1,6 +1,7 @@
 """A made-up atlas, one of the shipped MNIST network's last layers, and visitors to both."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -29,10 +30,16 @@ def atlas(folder):
     return optogram.atlas.open(folder)
 
 
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("small") / "atlas"
+    return write_atlas(place, layers={"conv1": 20, "fc": 3})
+
+
 @pytest.fixture
-def own_atlas(tmp_path):
+def own_atlas(small, tmp_path):
     """A small atlas that a test may write into."""
-    return optogram.atlas.open(write_atlas(tmp_path / "own", layers={"conv1": 20, "fc": 3}))
+    return optogram.atlas.open(shutil.copytree(small, tmp_path / "own"))
 
 
 @pytest.fixture
@@ -56,10 +63,15 @@ def visitor(visit, atlas) -> TestClient:
     return visit(atlas)
 
 
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    return mnist_folder(tmp_path_factory.mktemp("digits"))
+
+
 @pytest.fixture
-def mnist(tmp_path) -> "optogram.atlas.Atlas":
+def mnist(digits, tmp_path) -> "optogram.atlas.Atlas":
     """Made-up findings about the last layers of the shipped MNIST network, which can be asked."""
-    return optogram.atlas.open(mnist_folder(tmp_path))
+    return optogram.atlas.open(shutil.copytree(digits, tmp_path / "mnist"))
 
 
 def mnist_folder(place: Path) -> Path:
