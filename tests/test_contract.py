@@ -92,6 +92,7 @@ def several(**options: Any) -> Case:
 NOISE = from_arrays((images(6, SHAPE, seed=9) * 255).round().to(torch.uint8).numpy(), name="noise")
 MANY = from_arrays((images(48, SHAPE, seed=9) * 255).round().to(torch.uint8).numpy(), name="many")
 CASES = {
+    "accentuate": Case({"image": IMAGE, "layer": "late", "steps": 3, "transforms": "[jitter(1)]"}),
     "combine_filters": Case({"unit": "b:1", "strongest": 3}, module=linear, fails=False),
     "deconvnet": several(),
     "dream": Case(

@@ -23,6 +23,7 @@ from .pictures import RequestError as RequestError
 from .pictures import Sheet as Sheet
 from .pictures import image as image
 from .survey import survey as survey
+from .techniques import accentuate as accentuate
 from .techniques import combine_filters as combine_filters
 from .techniques import correspondence as correspondence
 from .techniques import correspondence_by_chance as correspondence_by_chance

@@ -44,6 +44,11 @@ OUTPUT = click.Option(
     metavar="FILE",
     help="Where the result goes; the suffix says in which form.",
 )
+MOVIE = click.Option(
+    ["--movie"],
+    metavar="FILE",
+    help="A film of the picture being made: .webp, or .mp4 where ffmpeg is there.",
+)
 WEIGHTS = click.Option(
     ["--weights"],
     metavar="FILE",

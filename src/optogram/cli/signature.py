@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
+from optogram.ascent import ascend
 from optogram.cli import catalogue, reading
 from optogram.cli.manners import note, working
 from optogram.cli.options import (
     DEBUG,
     DEVICE,
     JSON,
+    MOVIE,
     OUTPUT,
     VERBOSE,
     WEIGHTS,
@@ -21,9 +23,11 @@ from optogram.cli.options import (
     seed,
 )
 from optogram.cli.results import FORMS, report
+from optogram.core.film import filming
 from optogram.core.form import Field, described, field_of, fields, kinds_of
 from optogram.core.network import Network
 from optogram.core.technique import Technique, call, techniques
+from optogram.pictures.movie import Film, checked_movie
 from optogram.survey.datasets import ImageSet
 
 Read = Callable[[Any, Network], Any]
@@ -60,6 +64,7 @@ def command_of(name: str) -> click.Command | None:
         params=[
             click.Argument(["net"], metavar="NET"),
             *(each.parameter for each in slots if each.name != "seed"),
+            *([MOVIE] if _ascends(technique) else []),
             *(OUTPUT, WEIGHTS, DEVICE, seed(start), JSON, VERBOSE, DEBUG),
         ],
     )
@@ -74,6 +79,7 @@ def run(
     as_json: bool,
     weights: str | None,
     device: str | None,
+    movie: str | None = None,
     **typed: Any,
 ) -> None:
     """Read what was typed, call the technique, save and report what it made."""
@@ -81,7 +87,10 @@ def run(
         raise click.UsageError("nothing says where the result goes: give -o FILE, or --json")
     if output is not None:
         checked_output(output, FORMS)
-    with working():
+    film = None if movie is None else Film()
+    if movie is not None:
+        checked_movie(movie)
+    with working(), filming(film):
         network = reading.network(net, weights, device)
         given = {each: typed[each.name] for each in slots if typed.get(each.name) is not None}
         arguments = {each.name: each.read(text, network) for each, text in given.items()}
@@ -93,7 +102,14 @@ def run(
         result = call(technique.name, **{first: network}, **arguments)
         if output is not None:
             result.save(output)
+        if film is not None and movie is not None:
+            film.save(movie, result.recipe)
     report(result, output, as_json)
+
+
+def _ascends(technique: Technique) -> bool:
+    """Whether it moves images uphill by `ascend`, every step of which can be filmed."""
+    return technique.function.__globals__.get("ascend") is ascend
 
 
 def slot(parameter: inspect.Parameter, explanation: str) -> Slot | None:

@@ -8,17 +8,22 @@ from typing import Any
 import torch
 
 from optogram.core import progress
+from optogram.core.chance import generator
 from optogram.core.network import Network
 from optogram.core.unit import Unit
 from optogram.pictures import Attribution, Picture, Report, Sheet
 from optogram.pictures.report import Section
+from optogram.survey.datasets import fit
 from optogram.techniques import (
+    dream,
     evolve,
     explain,
     fool,
+    invert,
     maximize,
     occlusion,
     saliency,
+    stylize,
     top_patches,
     triage,
 )
@@ -182,6 +187,67 @@ def fooled(report: Report, network: Network, seed: int) -> None:
     section.pictures(list(judged), title="triage")
 
 
+def remade(report: Report, network: Network, seed: int) -> None:
+    """What layers keep of an image, believe to see in it, and find in its textures."""
+    digit = data("digits", split="test", shape=network.shape)[3][0]
+    section = report.section(
+        "What has a layer kept of a digit?",
+        "Inversion: images made from noise until a layer answers to them as to the digit on "
+        "the left. The first layer has kept it whole; the deeper the layer, the less it can tell "
+        "the digit from other images. The feature distance says how well the answer was matched, "
+        "the image distance how far the image is from the digit: the two part ways.",
+    )
+    options: dict[str, Any] = {"optimizer": "L-BFGS", "steps": 60, "seed": seed}
+    found = _sheet(invert(network, digit, ["fc1", "fc3", "fc5", "fc7"], **options))
+    section.pictures([_given(digit), *found])
+    section = report.section(
+        "What does a layer believe to see?",
+        "DeepDream: the digit is changed until a layer answers more strongly to what it answers to "
+        "already. On a network of photographs this grows eyes and animals; on one of digits, "
+        "strokes.",
+    )
+    dreams = [dream(network, digit, layer, steps=20, seed=seed) for layer in ("fc1", "fc3", "fc7")]
+    section.pictures([_given(digit), *dreams])
+
+
+def painted(report: Report, network: Network, seed: int) -> None:
+    """A photograph in the textures of another."""
+    photos = data("photos")
+    photo, texture = (_small(photos[number][0]) for number in (1, 4))
+    looks = _untrained()
+    section = report.section(
+        "And what is texture?",
+        "Style transfer: a photograph is repainted until products of channels, averaged over all "
+        "places, are those of another image. They know which features go together and not where. "
+        "No network of photographs is shipped, so this one has random weights, which is enough for "
+        "colours and strokes; with VGG-19 the textures are larger.",
+    )
+    options: dict[str, Any] = {"steps": 40, "content_weight": 0.3, "seed": seed}
+    art = stylize(looks, photo, texture, **options)
+    section.pictures([_given(photo), _given(texture, "its style"), art])
+
+
+def _given(image: torch.Tensor, name: str = "the image") -> Picture:
+    return Picture(image=image, unit=name, score=0.0, history=torch.zeros(0))
+
+
+def _small(photo: torch.Tensor) -> torch.Tensor:
+    return fit(photo, (3, 96, 128))
+
+
+def _untrained() -> Network:
+    """Two sizes of maps with fixed random weights."""
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 24, 5, padding=2), torch.nn.ReLU(), torch.nn.AvgPool2d(2),
+        torch.nn.Conv2d(24, 32, 5, padding=2), torch.nn.ReLU(),
+    )  # fmt: skip
+    with torch.no_grad():
+        for number, weight in enumerate(module.parameters()):
+            drawn = torch.randn(weight.shape, generator=generator("tour", number))
+            weight.copy_(drawn * (2 / max(weight[0].numel(), 1)) ** 0.5 * (weight.dim() > 1))
+    return Network(module, (3, 96, 128), mean=(0.5,) * 3, std=(0.25,) * 3, name="untrained")
+
+
 def _shared(section: Section, maps: Iterable[Any]) -> None:
     """Maps over their images, all on the scale that holds all but the largest 2 in 1000 values."""
     maps = list(maps)
@@ -202,4 +268,6 @@ SECTIONS: list[tuple[str, Callable[[Report, Network, int], None]]] = [
     ("saliency and occlusion", why),
     ("whom to believe", believe),
     ("fooling", fooled),
+    ("inversion and DeepDream", remade),
+    ("style", painted),
 ]

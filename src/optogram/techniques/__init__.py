@@ -1,5 +1,6 @@
 """One file an idea of the literature; importing the room makes its techniques known."""
 
+from optogram.techniques.accentuate import accentuate as accentuate
 from optogram.techniques.combine_filters import combine_filters as combine_filters
 from optogram.techniques.correspondence import correspondence as correspondence
 from optogram.techniques.correspondence import correspondence_by_chance as correspondence_by_chance

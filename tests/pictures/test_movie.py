@@ -1,0 +1,62 @@
+"""Films: every frame at the size of the last, never too many, the recipe beside."""
+
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from optogram.pictures import read_recipe
+from optogram.pictures.errors import RequestError
+from optogram.pictures.movie import MOST_FRAMES, Film, checked_movie
+
+RECIPE = {"technique": "none"}
+
+
+def test_frames_of_any_size_make_one_film_with_its_recipe_beside(tmp_path):
+    film = Film()
+    for size in (8, 12, 16):
+        film(torch.full((1, 3, size, size), size / 16))
+    path = film.save(tmp_path / "film.webp", RECIPE)
+    with Image.open(path) as shown:
+        assert (shown.n_frames, shown.size) == (3, (16, 16))
+    assert read_recipe(path) == RECIPE
+
+
+def test_a_long_film_keeps_fewer_frames_and_its_first():
+    film = Film()
+    for step in range(4 * MOST_FRAMES):
+        film(torch.full((1, 1, 2, 2), (step % 256) / 255))
+    assert MOST_FRAMES / 2 <= len(film.frames) <= MOST_FRAMES
+    assert film.frames[0].max() == 0
+
+
+def test_several_images_stand_side_by_side():
+    film = Film()
+    film(torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 4, 5) / 2)
+    assert film.frames[0].shape == (8, 10, 3)
+    assert film.frames[0][0, [0, 5], 0].tolist() == [0, 128]
+    assert film.frames[0][4, [0, 5], 0].tolist() == [255, 0]
+
+
+def test_what_is_no_film_is_refused(tmp_path):
+    with pytest.raises(RequestError, match=r"is no film: choose one of \.webp, \.mp4"):
+        checked_movie(tmp_path / "film.avi")
+    with pytest.raises(RequestError, match="nothing to film"):
+        Film().save(tmp_path / "film.webp", RECIPE)
+    with pytest.raises(RequestError, match="there is no folder"):
+        checked_movie(tmp_path / "nowhere" / "film.webp")
+
+
+def test_an_mp4_needs_ffmpeg(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(RequestError, match="needs the program ffmpeg"):
+        checked_movie(tmp_path / "film.mp4")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not here")
+def test_an_mp4_is_made_where_ffmpeg_is(tmp_path):
+    film = Film()
+    for value in (0.0, 0.5, 1.0):
+        film(torch.full((1, 3, 17, 19), value))
+    assert film.save(tmp_path / "film.mp4", RECIPE).stat().st_size > 100
