@@ -144,7 +144,7 @@ class Answers:
         """Of the images of both, which must be different ones."""
         if not self.images or not other.images:
             return other if not self.images else self
-        halves = [_joined(self, other, half) for half in (0, 1)]
+        means, spread = _joined_halves(self, other)
         weight = self.images * other.images / (self.images + other.images)
         away = other.mean - self.mean
         beside = other.across_mean - self.across_mean
@@ -160,8 +160,8 @@ class Answers:
                 self.half_count[0] + other.half_count[0],
                 self.half_count[1] + other.half_count[1],
             ),
-            torch.stack([mean for mean, _ in halves]),
-            torch.stack([spread for _, spread in halves]),
+            means,
+            spread,
             self.across + other.across + weight * torch.outer(away, beside)[: len(self.across)],
             self.across_mean + share * beside,
         )
@@ -217,9 +217,10 @@ def halves(numbers: Int64[Tensor, " image"], share: float = 1.0) -> Int64[Tensor
 
 def bin_of(values: Float[Tensor, "image unit"]) -> Int64[Tensor, "image unit"]:
     """The bin of each value: bins grow by 4 % away from 0, as in DDSketch (Masson et al., 2019)."""
-    size = values.abs().double().clamp(SMALLEST, LARGEST)
-    step = (size.log() - math.log(SMALLEST)).div(_GROWTH).ceil().clamp(0, _SIDE)
-    return (_SIDE + values.sign() * step).long()
+    size = values.abs().clamp_(SMALLEST, LARGEST).log_().sub_(math.log(SMALLEST))
+    # The 1e-4 is what float32 may add to a value at the end of its bin.
+    step = size.div_(_GROWTH).sub_(1e-4).ceil_().clamp_(0, _SIDE)
+    return step.mul_(values.sign()).add_(_SIDE).long()
 
 
 def value_of(bin_: Int64[Tensor, " unit"]) -> Float64[Tensor, " unit"]:
@@ -234,10 +235,13 @@ def _counted(bins: Int64[Tensor, "image unit"]) -> Int64[Tensor, "unit bin"]:
     return counts.scatter_add_(1, bins.T.contiguous(), torch.ones_like(bins.T))
 
 
-def _joined(one: Answers, other: Answers, half: int) -> tuple[Tensor, Tensor]:
-    first, second = one.half_count[half], other.half_count[half]
-    share = second / max(first + second, 1)
-    away = other.half_mean[half] - one.half_mean[half]
-    products = torch.outer(away, away)[: one.half_spread.shape[1], : one.half_spread.shape[1]]
-    spread = one.half_spread[half] + other.half_spread[half] + products * (first * share)
-    return one.half_mean[half] + away * share, spread
+def _joined_halves(one: Answers, other: Answers) -> tuple[Tensor, Tensor]:
+    means, spread = one.half_mean.clone(), one.half_spread + other.half_spread
+    for half in (0, 1):
+        first, second = one.half_count[half], other.half_count[half]
+        share = second / max(first + second, 1)
+        away = other.half_mean[half] - one.half_mean[half]
+        means[half] += away * share
+        some = away[: spread.shape[1]]
+        spread[half].addr_(some, some, alpha=first * share)
+    return means, spread
