@@ -56,3 +56,13 @@ def test_wrong_requests_are_refused_in_a_sentence(grey, folder, refused, optogra
 def test_top_patches_is_a_command_too(grey, folder, printed):
     said = printed("top-patches", grey, folder, "0:1", "--k", 2, "--project", "deconvnet")
     assert json.dumps(said)
+
+
+def test_a_survey_is_made_again_and_said_to_be_the_same(grey, folder, printed, refused, tmp_path):
+    printed("survey", grey, folder, "-o", "out", "--layers", "?", "--k", 2)
+    assert "identical" in printed("replay", "out")
+    marker = tmp_path / "out" / "survey.json"
+    said = json.loads(marker.read_text())
+    said["optogram"]["data"]["digest"] = "sha256:0"
+    marker.write_text(json.dumps(said))
+    assert "other images now" in refused("replay", "out")

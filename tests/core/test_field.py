@@ -179,6 +179,8 @@ def test_the_field_of_any_stack_is_where_its_gradients_arrive(specs):
             192,
         ),
         ("squeezenet1_1", ["features.3", "features.6", "features.7.expand1x1", "features.9"], 160),
+        ("vgg16", ["features.7", "features.10"], 64),
+        ("mobilenet_v2", ["features.2", "features.4.conv.1.0", "features.6"], 128),
     ],
 )
 def test_fields_of_torchvisions_networks_are_where_their_gradients_arrive(name, layers, size):

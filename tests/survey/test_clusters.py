@@ -1,5 +1,7 @@
 """Planted groups are found, agreement is scikit-learn's, and chance is not taken for structure."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
+from torch import nn
 
-from optogram.core import Direction
+from optogram.core import Direction, Network
+from optogram.survey import make
 from optogram.survey.clusters import clusters, correlation, grouped, rand_index
 from optogram.survey.statistics import Answers
+from optogram.techniques import maximize
 
 GROUPS = [[0, 3, 5], [1, 4], [2], [6]]
 
@@ -88,3 +93,26 @@ def test_a_single_unit_is_a_group_of_its_own():
     found = clusters("fc", answers(torch.rand(20, 1)), 0.5)
     assert found.labels.tolist() == [0]
     assert found.members == ()
+
+
+def test_the_picture_of_a_cluster_excites_all_its_members_more_than_most_images_do():
+    """Units that look at neighbouring pixels go together; one picture of their direction."""
+    weights = torch.zeros(6, 1, 8, 8)
+    for unit, (row, column) in enumerate([(1, 1), (1, 2), (2, 1), (5, 5), (5, 6), (6, 5)]):
+        weights[unit, 0, row : row + 2, column : column + 2] = 1.0
+    linear = nn.Linear(64, 6)
+    linear.weight.data, linear.bias.data = weights.flatten(1), -torch.ones(6)
+    module = nn.Sequential(OrderedDict(flat=nn.Flatten(), fc=linear, relu=nn.ReLU()))
+    network = Network(module.eval(), (1, 8, 8))
+    chance = torch.Generator().manual_seed(3)
+    coarse = torch.rand(300, 1, 2, 2, generator=chance)
+    shown = torch.nn.functional.interpolate(coarse, scale_factor=4) * 0.8
+    survey = make(network, (shown + 0.2 * torch.rand(shown.shape, generator=chance)), ["fc"])
+    found = survey.clusters("fc")
+    assert sorted(map(sorted, found.members)) == [[0, 1, 2], [3, 4, 5]]
+    assert found.agreement == pytest.approx(1.0)
+    for number, members in enumerate(found.members):
+        picture = maximize(network, found.direction(number), regularizer=None)
+        reached = network.read(picture.image[None], "fc").layers["fc"][0]
+        for unit in members:
+            assert reached[unit] > survey[f"fc:{unit}"].quantiles[0.95]

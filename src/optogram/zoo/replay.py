@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from optogram.core.unit import Direction
 from optogram.pictures import Attribution, Picture, Sheet, digest, read_recipe
 from optogram.pictures import image as read_image
 from optogram.pictures.errors import RequestError
+from optogram.survey import Survey, make
 from optogram.survey.datasets import fit
+from optogram.survey.store import completed
 from optogram.zoo.data import data
 from optogram.zoo.networks import load
 
@@ -34,7 +37,7 @@ class Replay:
     the old file holds no picture.
     """
 
-    result: Picture | Attribution | Sheet
+    result: Picture | Attribution | Sheet | Survey
     identical: bool
     difference: float | None
 
@@ -59,13 +62,15 @@ def replay(
     """Make a result again from its file or its recipe.
 
     Args:
-        source: a file that a result was saved as, or a recipe.
+        source: a file that a result was saved as, the folder of a survey, or a recipe.
         image: the image that it was about, where the recipe does not say where that lies.
         device: where to run; by default the CPU.
 
     Raises RequestError where there is no recipe, where the network has other weights than then, or
     the image or data other content.
     """
+    if not isinstance(source, Mapping) and Path(source).is_dir():
+        return _surveyed(Path(source), device)
     recipe = dict(source) if isinstance(source, Mapping) else read_recipe(source)
     name, given = recipe.get("technique"), recipe.get("arguments")
     if name not in techniques() or not isinstance(given, Mapping):
@@ -80,6 +85,23 @@ def replay(
     identical = result.recipe["result"] == recipe.get("result")
     difference = None if isinstance(source, Mapping) else _difference(Path(source), result)
     return Replay(result, identical, 0.0 if identical else difference)
+
+
+def _surveyed(folder: Path, device: str | torch.device | None) -> Replay:
+    """A survey made again, in a folder that is thrown away; it is the same if its files are."""
+    about, _ = completed(folder)
+    recipe = about["optogram"]
+    network = _network(recipe["network"], device)
+    images = data(recipe["data"]["data"], split=recipe["data"]["split"], shape=network.shape)
+    if images.digest != recipe["data"]["digest"]:
+        raise RequestError(
+            f"{recipe['data']['data']!r} holds other images now than when '{folder}' was made"
+        )
+    asked = {key: value for key, value in recipe["survey"].items() if key != "share"}
+    with tempfile.TemporaryDirectory() as again:
+        result = make(network, images, directory=Path(again) / "survey", **asked)
+        found, _ = completed(Path(again) / "survey")
+    return Replay(result, found["files"] == about["files"], None)
 
 
 def image_for(network: Network, source: str | os.PathLike[str]) -> Image:
