@@ -6,8 +6,8 @@ from optogram import studies
 
 
 def test_alone_it_lists_the_studies(optogram, printed):
-    assert [row["name"] for row in printed("study")] == ["mlp-neurons"]
-    assert optogram("study").stdout.startswith("mlp-neurons  What hidden neurons")
+    assert {"mlp-neurons", "higher-layers"} <= {row["name"] for row in printed("study")}
+    assert "mlp-neurons    What hidden neurons" in optogram("study").stdout
 
 
 def test_a_study_gets_what_was_typed_and_its_report_is_named(printed, monkeypatch, tmp_path):
@@ -50,3 +50,17 @@ def test_an_interrupted_study_says_that_it_goes_on(refused, monkeypatch, tmp_pat
 @pytest.mark.parametrize("words", [("study", "--help"), ("study", "mlp-neurons", "--help")])
 def test_help_is_there(optogram, words):
     assert "report" in optogram(*words).stdout
+
+
+def test_the_study_of_higher_layers_gets_what_was_typed(printed, monkeypatch, tmp_path):
+    asked = {}
+
+    def record(directory, **options):
+        asked.update(options, directory=directory)
+        return tmp_path / "index.html"
+
+    monkeypatch.setattr(studies, "higher_layers", record)
+    typed = ("-o", tmp_path, "--quick", "--seed", "3", "--data-root", "there")
+    assert printed("study", "higher-layers", *typed) == {"path": str(tmp_path / "index.html")}
+    wanted = {"data_root": "there", "quick": True, "seed": 3}
+    assert asked == {"directory": str(tmp_path), **wanted}

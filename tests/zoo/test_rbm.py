@@ -249,7 +249,6 @@ def test_persistent_chains_go_on_from_where_they_were():
     chance = generator("two")
     learn(rbm, 1 - data, Rates(lr=0.0, persistent=True), memory, chance)
     again = generator("two")
-    torch.rand(10, 8, generator=again, dtype=torch.float64)  # what the data's units were drawn by
     expected = rbm.draw_up(rbm.draw_down(first, again), again)
     assert torch.equal(memory["chains"], expected)
 
@@ -275,3 +274,38 @@ def test_learning_on_cuda_is_learning_on_the_cpu():
             learn(there, states(12)[::100].float().to(device), Rates(), memory, chance)
         found.append(there.weight.cpu())
     torch.testing.assert_close(*found, atol=1e-5, rtol=0)
+
+
+def test_half_precision_learns_much_the_same():
+    """From the same coins: a step differs by bfloat16's eight bits and by coins near their edge."""
+    found = {}
+    data = (torch.rand(40, 30, generator=generator("data")) < 0.3).float()
+    for half in (False, True):
+        rbm, memory = machine(30, 20), {}
+        for step in range(3):
+            rates = Rates(lr=0.1, persistent=True, half=half)
+            learn(rbm, data, rates, memory, generator("step", step))
+        assert rbm.weight.dtype == torch.float32
+        found[half] = rbm.weight - machine(30, 20).weight
+    alike = torch.cosine_similarity(found[True].flatten(), found[False].flatten(), dim=0)
+    assert float(alike) > 0.98
+    assert not torch.equal(found[True], found[False])
+
+
+def test_persistent_learning_multiplies_data_and_chains_as_if_apart():
+    rbm, twin = random_machine(8, 5, 0.5), random_machine(8, 5, 0.5)
+    data, memory = states(8)[:10], {}
+    for _ in range(2):
+        learn(rbm, data, Rates(lr=0.1, persistent=True), memory, generator("step"))
+    chains, velocity = twin.draw_up(data, chance := generator("step")), torch.zeros_like(rbm.weight)
+    for number in range(2):
+        chance = generator("step") if number else chance
+        model = twin.draw_down(chains, chance)
+        believed, active = twin.up(model), twin.up(data)
+        chains = (torch.rand(10, 5, generator=chance, dtype=torch.float64) < believed).double()
+        velocity = 0.5 * velocity + 0.1 * (active.T @ data - believed.T @ model) / 10
+        twin.weight.add_(velocity)
+        twin.visible.add_(0.1 * (data.mean(0) - model.mean(0)))
+        twin.hidden.add_(0.1 * (active.mean(0) - believed.mean(0)))
+    assert torch.equal(memory["chains"], chains)
+    torch.testing.assert_close(rbm.weight, twin.weight)

@@ -4,7 +4,7 @@ A parameterization owns the start and the constraint. `canvas` is the image that
 calling it gives the image that the network is shown, which is the same but for the paper's clip.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -79,11 +79,18 @@ class Sphere(Parameterization):
 
     in_range = False
 
-    def __init__(self, rho: float | None, start: Start, scale: float) -> None:
+    def __init__(self, rho: float | None, start: Start, scale: float, about: float | None) -> None:
         super().__init__()
         if rho is not None and not rho > 0:
             raise RequestError(f"sphere(rho={rho}): the norm is positive")
-        self.rho, self.start, self.scale = rho, start, scale
+        self.rho, self.start, self.scale, self.about = rho, start, scale, about
+
+    def fitted(self, records: Mapping[str, Tensor]) -> "Sphere":
+        """With what was left open as a network's data have it, by its records, where it has any."""
+        norm, centre = records.get("data.mean_norm"), records.get("data.centre")
+        rho = float(norm) if self.rho is None and norm is not None else self.rho
+        about = float(centre) if self.about is None and centre is not None else self.about
+        return Sphere(rho, self.start, self.scale, about)
 
     def begin(self, shape: tuple[int, ...], streams: Streams, like: Tensor) -> None:
         """Set the start and put it on the sphere."""
@@ -92,20 +99,23 @@ class Sphere(Parameterization):
         self.settle()
 
     def canvas(self) -> Images:
-        """The point on the sphere."""
+        """The points on the sphere."""
         return self.pixels
 
     def display(self, images: Images) -> Images:
-        """Grey where the image is 0, white and black at its largest |value|."""
+        """Grey at the centre, white and black where the image is farthest from it."""
+        away = images - (self.about or 0.0)
         return (
-            0.5
-            + 0.5 * images / images.abs().flatten(1).amax(1).clamp(min=1e-30)[:, None, None, None]
+            0.5 + 0.5 * away / away.abs().flatten(1).amax(1).clamp(min=1e-30)[:, None, None, None]
         )
 
     def settle(self) -> None:
         """Put every image back on the sphere."""
-        lengths = self.pixels.data.square().sum(-1).sum(-1).sum(-1).sqrt()
-        self.pixels.data.mul_((self.radius / lengths.clamp(min=1e-30))[:, None, None, None])
+        centre = self.about or 0.0
+        away = self.pixels.data.sub_(centre) if centre else self.pixels.data
+        lengths = away.square().sum(-1).sum(-1).sum(-1).sqrt()
+        away.mul_((self.radius / lengths.clamp(min=1e-30))[:, None, None, None])
+        self.pixels.data.add_(centre)
 
 
 @spoken
@@ -133,15 +143,19 @@ def pixels(
 
 @spoken
 def sphere(
-    rho: float | None = None, start: Start = "uniform", scale: float = 0.1
+    rho: float | None = None,
+    start: Start = "uniform",
+    scale: float = 0.1,
+    about: float | None = None,
 ) -> Parameterization:
     """Images of a fixed L2 norm `rho` (Erhan et al., 2009): no box, renormalised after every step.
 
-    `rho` is usually the mean norm of the data; without it, that of MNIST's digits for one channel
-    and of ImageNet's photographs for more, at the image's size. The start is U[0, 1) a pixel, as in
-    the report.
+    `rho` is usually the mean norm of the data; without it `maximize` takes the one in the network's
+    records, and where there is none, that of MNIST's digits for one channel and of ImageNet's
+    photographs for more, at the image's size. The centre is a grey, `about`, which is 0 unless the
+    records know another. The start is U[0, 1) a pixel, as in the report.
     """
-    return Sphere(rho, start, scale)
+    return Sphere(rho, start, scale, about)
 
 
 class _Clip(torch.autograd.Function):

@@ -105,7 +105,7 @@ def train(
     if as_json:
         say(json.dumps({"paths": paths, "report": trained.report}))
     else:
-        say(f"{trained.report['shipped']['test_accuracy']:.2%} of the test images right")
+        say(_good(trained.report["shipped"]))
         say("\n".join(map(click.format_filename, paths)))
 
 
@@ -132,6 +132,14 @@ def tour(output: str, seed: int, as_json: bool) -> None:
     say(json.dumps({"path": str(report)}) if as_json else click.format_filename(report))
 
 
+def _good(shipped: dict[str, Any]) -> str:
+    """How good what was trained is: without classes, every number that was measured."""
+    if "test_accuracy" in shipped:
+        return f"{shipped['test_accuracy']:.2%} of the test images right"
+    numbers = {name: n for name, n in shipped.items() if isinstance(n, int | float)}
+    return ", ".join(f"{name.replace('_', ' ')} {n:.4g}" for name, n in numbers.items())
+
+
 def _trained(watched: bool, **settings: Any) -> Any:
     """Run a training to its end; a terminal is told of every epoch."""
     from optogram.core.progress import tell
@@ -143,10 +151,13 @@ def _trained(watched: bool, **settings: Any) -> Any:
             return event
         done = (event.epoch - 1) * event.steps + event.step
         tell(settings["spec"], done, event.epochs * event.steps)
-        if watched and event.accuracy is not None:
+        if watched and event.step == event.steps:
+            right = event.accuracy
             note(
-                f"epoch {event.epoch} of {event.epochs}: loss {event.loss:.4f}, "
-                f"{event.accuracy:.2%} of the test images right"
+                f"epoch {event.epoch} of {event.epochs}"
+                + (f" ({event.lesson})" if event.lesson else "")
+                + f": loss {event.loss:.4f}"
+                + ("" if right is None else f", {right:.2%} of the test images right")
             )
     raise RuntimeError(f"the training of {settings['spec']!r} ended without a result")
 

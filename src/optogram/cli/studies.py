@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -53,14 +54,32 @@ def mlp_neurons(
 
     Takes minutes. What is finished is stored in DIR at once; the same command goes on from there.
     """
+    asked = {"data_root": data_root, "weights": weights, "quick": quick, "seed": seed}
+    _repeat("mlp_neurons", output, as_json, **asked)
+
+
+@study.command("higher-layers", params=[FOLDER, DATA_ROOT, QUICK, *(seed(), JSON, DEBUG)])
+def higher_layers(
+    output: str, data_root: str | None, quick: bool, seed: int, as_json: bool
+) -> None:
+    """What units of a belief network and an autoencoder stand for, by three techniques, measured.
+
+    Takes minutes. What is finished is stored in DIR at once; the same command goes on from there.
+    """
+    _repeat("higher_layers", output, as_json, data_root=data_root, quick=quick, seed=seed)
+
+
+def _repeat(name: str, output: str, as_json: bool, **asked: Any) -> None:
+    """Run a study of `optogram.studies` and say where its report is."""
     if Path(output).is_file():
         raise RequestError(f"'{output}' is a file; give the name of a folder")
     with unbroken():
-        from optogram.studies import mlp_neurons as repeat
+        from optogram import studies
 
+        repeat = getattr(studies, name)
     try:
         with working():
-            report = repeat(output, data_root=data_root, weights=weights, quick=quick, seed=seed)
+            report = repeat(output, **asked)
     except KeyboardInterrupt as stop:
         again = "interrupted; the same command goes on after the last part that was finished"
         raise Interrupted(again) from stop

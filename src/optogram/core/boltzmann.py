@@ -22,13 +22,16 @@ class Boltzmann:
     Hidden units are 0 or 1. So are visible ones, or, where `gaussian`, real with variance 1 around
     their mean: -visible.v is then |v - visible|^2 / 2 (Freund & Haussler, 1991). The two biases are
     called by the layer they belong to. Random numbers come from a generator on the CPU, so that a
-    chain does not depend on the device but for rounding.
+    chain does not depend on the device but for rounding. Two layers of a network that learnt its
+    ways up and down apart have weights of their own for the way down, `generative`; they are then
+    two directions and no machine, and have no energy.
     """
 
     weight: Float[Tensor, "hidden visible"]
     visible: Float[Tensor, " visible"]
     hidden: Float[Tensor, " hidden"]
     gaussian: bool = False
+    generative: Float[Tensor, "hidden visible"] | None = None
 
     def up(self, visible: Visible) -> Hidden:
         """The chance of each hidden unit to be 1, given the visible ones."""
@@ -36,7 +39,8 @@ class Boltzmann:
 
     def down(self, hidden: Hidden) -> Visible:
         """The mean of each visible unit, given the hidden ones."""
-        inputs = hidden @ self.weight + self.visible
+        weight = self.weight if self.generative is None else self.generative
+        inputs = hidden @ weight + self.visible
         return inputs if self.gaussian else torch.sigmoid(inputs)
 
     def draw_up(self, visible: Visible, chance: torch.Generator) -> Hidden:
@@ -53,6 +57,7 @@ class Boltzmann:
 
     def free_energy(self, visible: Visible) -> Float[Tensor, " batch"]:
         """-log of the sum over all hidden layers of exp(-E): lower is likelier."""
+        assert self.generative is None
         inputs = nn.functional.linear(visible, self.weight, self.hidden)
         if self.gaussian:
             own = (visible - self.visible).square().sum(1) / 2

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from optogram.ascent import Parameterization, Step, ascend
 from optogram.ascent.cropping import Crop, crop_for, margin_for, window
+from optogram.ascent.param import Sphere
 from optogram.ascent.presets import Name, Preset, usual
 from optogram.ascent.presets import preset as named
 from optogram.ascent.transform import shifted
@@ -47,8 +48,8 @@ def maximize(
     activation: Literal["pre", "post"] | None = None,
     score: Score | None = None,
     others: float = 0.0,
-    facets: int = 1,
-    diversity: float = 10.0,
+    facets: int | None = None,
+    diversity: float | None = None,
     looks: int | None = None,
     redirect: int | None = None,
     crop: bool | None = None,
@@ -91,8 +92,10 @@ def maximize(
             "post" targets what comes out.
         score: the unit's activation, or for outputs its (log) probability under the softmax.
         others: weight of the mean activation of the layer's other units, which is subtracted.
-        facets: how many pictures of each unit to make together, each unlike the others.
-        diversity: weight of how alike they are at the unit's layer, where there are several.
+        facets: how many pictures of each unit to make together, each unlike the others; 1 but for
+            the preset "erhan2009", whose nine are starts that know nothing of each other.
+        diversity: weight of how alike they are at the unit's layer, where there are several: 10 by
+            default; with 0 they differ by their starts alone.
         looks: how many draws of the transforms a step averages over.
         redirect: for so many first steps gradients pass ReLUs that would stop them altogether.
         crop: excite one place of a unit on an image of what it can see, where that is less than the
@@ -111,16 +114,17 @@ def maximize(
     wanted = [network.resolve(target) for target in units(unit)]
     if not wanted:
         raise RequestError("no unit was asked for: give at least one address, as in 'fc7:1'")
-    if facets < 1:
-        raise RequestError(f"facets={facets}: at least one picture of a unit")
     given = {
         "param": param, "transforms": transforms, "steps": steps, "optimizer": optimizer, "lr": lr,
         "schedule": schedule, "activation": activation, "score": score, "relative": relative,
-        "looks": looks, "redirect": redirect, "crop": crop,
+        "looks": looks, "redirect": redirect, "crop": crop, "facets": facets,
+        "diversity": diversity,
     }  # fmt: skip
     chosen = named(preset) if preset else usual(network.shape)
     options = _options(chosen, given, regularizer, all(t.layer == OUTPUT for t in wanted))
-    climb = _climb(network, options, others, facets, diversity, seed)
+    if (facets := options["facets"]) < 1:
+        raise RequestError(f"facets={facets}: at least one picture of a unit")
+    climb = _climb(network, options, others, seed)
     pictures: dict[int, Picture] = {}
     for places in _chunks(wanted, _batch(network, batch, climb, wanted)):
         made = climb.pictures([wanted[p] for p in places])
@@ -165,11 +169,10 @@ def _climb(
     network: Network,
     options: dict[str, Any],
     others: float,
-    facets: int,
-    diversity: float,
     seed: int,
 ) -> "_Climb":
     painted = _painted(options["param"])
+    painted = painted.fitted(network.records) if isinstance(painted, Sphere) else painted
     return _Climb(
         network=network,
         param=painted,
@@ -182,8 +185,8 @@ def _climb(
         | {"seed": seed},
         question=_question(options["activation"], options["score"]),
         others=others,
-        facets=facets,
-        diversity=diversity,
+        facets=options["facets"],
+        diversity=options["diversity"],
         crops=options["crop"] if not others and getattr(painted, "shape", None) is None else False,
     )
 
@@ -296,7 +299,7 @@ class _Climb:
         climbed = self.question(group)
         if self.others:
             climbed = climbed - self.others * ask.others(group)
-        if self.facets > 1:
+        if self.facets > 1 and self.diversity:
             climbed = climbed - self.diversity * ask.diversity(group[0].layer, self.facets)
         if self.regularizer is not None:
             climbed = climbed - self.regularizer

@@ -24,6 +24,8 @@ from optogram.pictures.errors import RequestError
 from optogram.survey.datasets import UNKNOWN, Image, ImageSet, Shape
 from optogram.survey.sources import from_arrays, from_folder, from_npz, from_torch
 
+from .patches import patches
+
 DIGITS = tuple("0123456789")
 DIGITS_TO_TRAIN = 1297
 BOX = 20
@@ -58,7 +60,8 @@ def data(
     """A set of images by name.
 
     Args:
-        spec: `digits` or `photos`, which are embedded; `mnist`; a folder of images; an `.npz`, see
+        spec: `digits`, `photos` or `patches` of photographs, which are embedded; `mnist`; a folder
+            of images; an `.npz`, see
             `optogram.survey.from_npz`; or `torchvision:NAME`, a data set of torchvision.
         root: where files are looked for, before `$OPTOGRAM_DATA` and, for paths, after the path
             itself; what is downloaded goes there.
@@ -139,6 +142,7 @@ NAMED = {
     "digits": lambda root, split, shape: digits(split, shape),
     "photos": lambda root, split, shape: photos(shape),
     "mnist": lambda root, split, shape: mnist(split, shape, root),
+    "patches": lambda root, split, shape: patches(split, shape),
 }
 
 

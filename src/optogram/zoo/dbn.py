@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from optogram.core.boltzmann import flip
 from optogram.core.chance import generator
 
 from .greedy import Batch, Curriculum, Lesson, classified
-from .rbm import Rates, learn, log_likelihood, log_partition
+from .rbm import Rates, contrast, gibbs, learn, log_likelihood, log_partition
 from .stack import DeepBelief, Flat
 
 SIZES = (784, 500, 500, 500, 10)
@@ -51,6 +52,65 @@ def _taught_by(number: int, rates: Rates, later: float) -> Callable[[DeepBelief,
     return step
 
 
+def up_down_lesson(
+    depth: int, epochs: int, *, lr: float, sweeps: int = 1, batch: int = 100
+) -> Lesson:
+    """Teach all layers of an untied network together, without labels; see `up_down`."""
+    settings = {"lr": lr, "sweeps": sweeps, "falls_to": 0.0, "layers": f"1 to {depth}"}
+
+    def step(stack: DeepBelief, batch: Batch) -> float:
+        return up_down(stack, batch.inputs, lr * (1 - batch.done), sweeps, batch.chance)
+
+    return Lesson("up-down", epochs, step, 0, batch, settings=settings)
+
+
+@torch.no_grad()
+def up_down(
+    stack: DeepBelief, data: Flat, lr: float, sweeps: int, chance: torch.Generator
+) -> float:
+    """One step of the up-down algorithm (Hinton, Osindero & Teh, 2006, appendix B), in place.
+
+    Awake, units are drawn from the data upwards, and the way down learns to say what was below.
+    The top machine takes a step of contrastive divergence from what arrives there. Asleep, units
+    are drawn downwards from where its chain ends, and the way up learns to say what was above.
+
+    Args:
+        stack: an untied one, best taught layer by layer before.
+        data: (batch, visible).
+        lr: what multiplies every mean difference.
+        sweeps: of the top machine's chain.
+        chance: gives every random number of this step.
+
+    Returns:
+        The mean over the batch of the squared distance between the data and what the way down
+        says of them from the units drawn awake.
+    """
+    *lower, top = stack.boltzmanns()
+    awake = [data]
+    for machine in lower:
+        awake.append(machine.draw_up(awake[-1], chance))
+    active = top.up(awake[-1])
+    model = gibbs(top, flip(active, chance), Rates(k=sweeps, sampled=True), chance)
+    asleep = [model]
+    for machine in reversed(lower):
+        asleep.insert(0, machine.draw_down(asleep[0], chance))
+    said = [machine.down(above) for machine, above in zip(lower, awake[1:], strict=True)]
+    heard = [machine.up(below) for machine, below in zip(lower, asleep, strict=False)]
+    for number, machine in enumerate(lower):
+        missed, unheard = awake[number] - said[number], asleep[number + 1] - heard[number]
+        assert machine.generative is not None
+        machine.generative.add_(awake[number + 1].T @ missed, alpha=lr / len(data))
+        machine.visible.add_(missed.mean(0), alpha=lr)
+        machine.weight.add_(unheard.T @ asleep[number], alpha=lr / len(data))
+        machine.hidden.add_(unheard.mean(0), alpha=lr)
+    move = contrast(awake[-1], active, model, top.up(model))
+    top.weight.add_(move.weight, alpha=lr)
+    top.visible.add_(move.visible, alpha=lr)
+    top.hidden.add_(move.hidden, alpha=lr)
+    seen = said[0] if lower else top.down(active)
+    return float((data - seen).square().sum(1).mean())
+
+
 @torch.no_grad()
 def dream(
     stack: DeepBelief, *, chains: int = 64, sweeps: int = 1000, seed: int = 0
@@ -73,9 +133,13 @@ def dream(
 
 
 def measured(stack: DeepBelief, images: Flat) -> dict[str, Any]:
-    """How likely the lowest machine finds images made black and white, and how it redraws them."""
-    lowest, plain = stack.boltzmanns()[0], (images >= 0.5).float()
-    partition, error = log_partition(lowest, steps=1000, mean=plain.mean(0))
+    """How likely the lowest machine finds images, and how it redraws them.
+
+    Where pixels are chances, the images are first made black and white.
+    """
+    lowest, plain = stack.boltzmanns()[0], images if stack.gaussian else (images >= 0.5).float()
+    mean = None if stack.gaussian else plain.mean(0)
+    partition, error = log_partition(lowest, steps=1000, mean=mean)
     return {
         "h1_log_partition": partition,
         "h1_log_partition_error": error,

@@ -72,7 +72,8 @@ class Lesson:
 class Curriculum:
     """All that decides how a stack is trained, but for the seed and the thread count.
 
-    `measure(stack, test images, test labels)` adds what is special about it to the account.
+    The stack is shown (image - mean) / std. `measure(stack, test images)` adds what is special
+    about it to the account; its images are as the stack is shown them.
     """
 
     name: str
@@ -81,6 +82,8 @@ class Curriculum:
     shape: Shape
     lessons: tuple[Lesson, ...]
     measure: Callable[[Any, Flat], dict[str, Any]] | None = None
+    mean: float = 0.0
+    std: float = 1.0
     notes: str = ""
 
     @property
@@ -128,31 +131,54 @@ def descend(
     gradients = torch.autograd.grad(loss, parameters)
     with torch.no_grad():
         for name, parameter, gradient in zip(names, parameters, gradients, strict=True):
-            moved = gradient + decay * parameter if parameter.ndim > 1 else gradient
+            if decay and parameter.ndim > 1:
+                gradient = gradient + decay * parameter
             before = memory.get(name)
-            memory[name] = moved if before is None else momentum * before + moved
+            memory[name] = gradient if before is None else before.mul_(momentum).add_(gradient)
             parameter.sub_(lr * memory[name])
 
 
 def classified(
-    *, lr: float, momentum: float = 0.9, decay: float = 0.0, whole: bool = False
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    decay: float = 0.0,
+    whole: bool = False,
+    dropped: tuple[float, float] = (0.0, 0.0),
 ) -> Callable[[Stack, Batch], float]:
     """Learn to say the class: by `digit` alone from the top layer, or by the `whole` way up.
 
     The latter is supervised fine-tuning of the unrolled stack, to be given images (`below=0`). The
-    rate falls evenly to 0 over the lesson.
+    rate falls evenly to 0 over the lesson. On the whole way up shares of `dropped` of the pixels
+    and of the hidden units are set to 0 at each step, and the others raised (Srivastava et al.,
+    2014).
     """
 
     def learn(stack: Stack, batch: Batch) -> float:
         names = [f"h{n}" for n in range(1, stack.depth + 1)] if whole else []
         names = [f"{name}.{part}" for name in [*names, "digit"] for part in ("weight", "bias")]
-        top = stack.up(batch.inputs, 0, stack.depth) if whole else batch.inputs
+        top = _thinned(stack, batch, dropped) if whole else batch.inputs
         loss = nn.functional.cross_entropy(stack.get_submodule("digit")(top), batch.labels)
         rate = lr * (1 - batch.done)
         descend(stack, names, loss, batch.memory, lr=rate, momentum=momentum, decay=decay)
         return loss.item()
 
     return learn
+
+
+def _thinned(stack: Stack, batch: Batch, dropped: tuple[float, float]) -> Flat:
+    """What the top layer says of a batch while pixels and hidden units are left out."""
+    values = _left(batch.inputs, dropped[0], batch.chance)
+    for number in range(stack.depth):
+        values = _left(stack.up(values, number, number + 1), dropped[1], batch.chance)
+    return values
+
+
+def _left(values: Flat, share: float, chance: torch.Generator) -> Flat:
+    if not share:
+        return values
+    kept = torch.rand(values.shape, generator=chance, dtype=values.dtype) >= share
+    return values * kept.to(values.device) / (1 - share)
 
 
 @dataclass(frozen=True)
@@ -169,6 +195,10 @@ class _Run:
     @property
     def checkpoint(self) -> Path:
         return self.out.with_name(f"{self.out.name}.checkpoint")
+
+    def look(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] as the stack wants them."""
+        return (images - self.curriculum.mean) / self.curriculum.std
 
     def fingerprint(self) -> str:
         """What must be equal for two runs to end alike."""
@@ -264,20 +294,22 @@ def _taught(
             if not math.isfinite(mean):
                 raise FloatingPointError(f"the loss of {lesson.name} is {mean}")
             if len(losses) < len(batches):
-                yield Progress(*place, len(losses), len(batches), mean, mean, math.nan)
+                where = (*place, len(losses), len(batches))
+                yield Progress(*where, mean, mean, math.nan, lesson=lesson.name)
         accuracy = _accuracy(run, state.stack, run.test) if lesson.judged else None
         judged = {} if accuracy is None else {"test_accuracy": accuracy}
         curve = {"lesson": lesson.name, "epoch": epoch + 1, "loss": mean, **judged}
         state.curves.append(curve)
         _save_checkpoint(run, state)
-        yield Progress(*place, len(losses), len(batches), mean, mean, math.nan, accuracy)
+        where = (*place, len(losses), len(batches))
+        yield Progress(*where, mean, mean, math.nan, accuracy, lesson=lesson.name)
 
 
 @torch.no_grad()
 def _inputs(run: _Run, stack: Stack, below: int) -> tuple[Flat, Int64[Tensor, " image"]]:
     shown, labels = [], []
     for _, images, said in run.training.batches(AT_ONCE):
-        shown.append(stack.up(images.flatten(1).to(run.device), 0, below))
+        shown.append(stack.up(run.look(images.flatten(1)).to(run.device), 0, below))
         labels.append(said.to(run.device))
     return torch.cat(shown), torch.cat(labels)
 
@@ -285,7 +317,7 @@ def _inputs(run: _Run, stack: Stack, below: int) -> tuple[Flat, Int64[Tensor, " 
 @torch.no_grad()
 def _accuracy(run: _Run, stack: Stack, images: ImageSet) -> float:
     right = sum(
-        int((stack(shown.to(run.device)).argmax(1).cpu() == labels).sum())
+        int((stack(run.look(shown).to(run.device)).argmax(1).cpu() == labels).sum())
         for _, shown, labels in images.batches(AT_ONCE)
     )
     return right / len(images)
@@ -299,8 +331,10 @@ def _written(run: _Run, state: _State, tried: tuple[dict[str, Any], ...]) -> Tra
     weights = save(half_matrices(state.stack.state_dict()))
     shipped = copy.deepcopy(state.stack).eval()
     shipped.load_state_dict({name: value.float() for name, value in load(weights).items()})
-    layers = [f"h{number}" for number in range(1, shipped.depth + 1)] + ["digit"]
-    seen = save(records(shipped, layers, run.training))
+    layers = [f"h{number}" for number in range(1, shipped.depth + 1)]
+    layers += ["digit"] if shipped.classes else []
+    centre = run.curriculum.mean
+    seen = save(records(shipped, layers, run.training, look=run.look, centre=centre))
     report = _report(run, state, shipped)
     report["sha256"] = {run.out.name: _hash(weights), kept.name: _hash(seen)}
     report["tried"] = list(tried)
@@ -322,11 +356,7 @@ def _report(run: _Run, state: _State, shipped: Stack) -> dict[str, Any]:
             key: {"name": images.name, "images": len(images), "digest": images.digest}
             for key, images in sets.items()
         },
-        "shipped": {
-            "test_accuracy": _accuracy(run, shipped, run.test),
-            "training_accuracy": _accuracy(run, shipped, run.training),
-            **_measured(run, shipped),
-        },
+        "shipped": {**_right(run, shipped), **_measured(run, shipped)},
         "curves": state.curves,
         "seconds": round(state.seconds, 1),
         "made_with": {
@@ -339,11 +369,20 @@ def _report(run: _Run, state: _State, shipped: Stack) -> dict[str, Any]:
     }
 
 
+def _right(run: _Run, shipped: Stack) -> dict[str, float]:
+    if not shipped.classes:
+        return {}
+    return {
+        "test_accuracy": _accuracy(run, shipped, run.test),
+        "training_accuracy": _accuracy(run, shipped, run.training),
+    }
+
+
 def _measured(run: _Run, shipped: Stack) -> dict[str, Any]:
     if run.curriculum.measure is None:
         return {}
     images = torch.cat([shown.flatten(1) for _, shown, _ in run.test.batches(AT_ONCE)])
-    return run.curriculum.measure(shipped, images.to(run.device))
+    return run.curriculum.measure(shipped, run.look(images).to(run.device))
 
 
 def _hash(content: bytes) -> str:

@@ -26,7 +26,9 @@ class Rates:
     last step ended, with as many chains as the first batch had images. `decay` pulls weights to 0.
     `sparsity` is how often a hidden unit should be 1, and `pull` how strongly it is made to (Lee et
     al., 2008, as a cross-entropy). `sampled` draws the visible units of a sweep instead of taking
-    their means, which is less noisy (Hinton, 2010); persistent chains are always drawn.
+    their means, which is less noisy (Hinton, 2010); persistent chains are always drawn. `half`
+    rounds what is multiplied to bfloat16, which some processors do twice as fast; parameters and
+    sums stay as they are.
     """
 
     lr: float = 0.1
@@ -37,6 +39,21 @@ class Rates:
     sparsity: float | None = None
     pull: float = 0.0
     sampled: bool = False
+    half: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Halved(Boltzmann):
+    """A machine that rounds what it multiplies to bfloat16."""
+
+    def up(self, visible: Visible) -> Hidden:
+        """The chance of each hidden unit to be 1, given the visible ones."""
+        return (_halved(visible, self.weight.T) + self.hidden).sigmoid_()
+
+    def down(self, hidden: Hidden) -> Visible:
+        """The mean of each visible unit, given the hidden ones."""
+        inputs = _halved(hidden, self.weight) + self.visible
+        return inputs if self.gaussian else inputs.sigmoid_()
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,34 +87,38 @@ def learn(
         chance: gives every random number of this step.
 
     Returns:
-        The mean over the batch of the squared distance between the data and their reconstruction
-        from hidden units drawn once, which is a sign of life and not what is minimised.
+        The mean squared distance between data and their reconstruction, over the batch or, where
+        that costs a product of its own, a tenth of it: a sign of life, and not what is minimised.
     """
-    active = rbm.up(data)
-    start = flip(active, chance)
+    if rates.half:
+        rbm = Halved(rbm.weight, rbm.visible, rbm.hidden, rbm.gaussian)
+    chains = memory.get("chains") if rates.persistent else None
+    if chains is None:
+        active = rbm.up(data)
+        model = gibbs(rbm, flip(active, chance), rates, chance)
+        believed = rbm.up(model)
+    else:  # what is not waited for is multiplied together
+        model = gibbs(rbm, chains, rates, chance)
+        active, believed = rbm.up(torch.cat([data, model])).split([len(data), len(model)])
     if rates.persistent:
-        start = memory.get("chains", start)
-    model, chains = gibbs(rbm, start, rates, chance)
-    move = contrast(data, active, model, rbm.up(model))
+        memory["chains"] = flip(believed, chance)
+    move = contrast(data, active, model, believed, half=rates.half)
     _calm(move, data, active, rates, memory)
-    if rates.persistent:
-        memory["chains"] = chains
+    tenth = len(data) if rates.k == 1 and not rates.persistent else -(-len(data) // 10)
+    seen = model if tenth == len(data) else rbm.down(active[:tenth])
     for name in ("weight", "visible", "hidden"):
         _step(getattr(rbm, name), getattr(move, name), name, rates, memory)
-    seen = model if rates.k == 1 and not rates.persistent else rbm.down(active)
-    return float((data - seen).square().sum(1).mean())
+    return float((data[:tenth] - seen).square().sum(1).mean())
 
 
-def gibbs(
-    rbm: Boltzmann, start: Hidden, rates: Rates, chance: torch.Generator
-) -> tuple[Visible, Hidden]:
-    """`k` sweeps down and up from hidden units: the last visible layer, and hidden ones from it."""
-    hidden = start
-    for _ in range(rates.k):
-        drawn = rates.sampled or rates.persistent
-        visible = rbm.draw_down(hidden, chance) if drawn else rbm.down(hidden)
+def gibbs(rbm: Boltzmann, start: Hidden, rates: Rates, chance: torch.Generator) -> Visible:
+    """The visible layer after `k` sweeps, each down and, but for the last, up again."""
+    drawn = rates.sampled or rates.persistent
+    visible = rbm.draw_down(start, chance) if drawn else rbm.down(start)
+    for _ in range(rates.k - 1):
         hidden = rbm.draw_up(visible, chance)
-    return visible, hidden
+        visible = rbm.draw_down(hidden, chance) if drawn else rbm.down(hidden)
+    return visible
 
 
 def contrast(
@@ -105,10 +126,14 @@ def contrast(
     active: Hidden,
     model: Float[Tensor, "chain visible"],
     believed: Float[Tensor, "chain hidden"],
+    *,
+    half: bool = False,
 ) -> Push:
     """What data and model say differently: <v h> of the one minus that of the other, in means."""
+    hidden = torch.cat([active / len(data), believed / -len(model)]).T
+    visible = torch.cat([data, model])
     return Push(
-        active.T @ data / len(data) - believed.T @ model / len(model),
+        _halved(hidden, visible) if half else hidden @ visible,
         data.mean(0) - model.mean(0),
         active.mean(0) - believed.mean(0),
     )
@@ -201,9 +226,14 @@ def _calm(
 def _step(
     parameter: Tensor, move: Tensor, name: str, rates: Rates, memory: dict[str, Tensor]
 ) -> None:
-    if name == "weight":
-        move = move - rates.decay * parameter
-    before = memory.get(f"{name}.velocity")
-    velocity = rates.lr * move if before is None else rates.momentum * before + rates.lr * move
-    memory[f"{name}.velocity"] = velocity
+    if name == "weight" and rates.decay:
+        move.sub_(parameter, alpha=rates.decay)
+    if f"{name}.velocity" not in memory:
+        memory[f"{name}.velocity"] = torch.zeros_like(parameter)
+    velocity = memory[f"{name}.velocity"]
+    velocity.mul_(rates.momentum).add_(move, alpha=rates.lr)
     parameter.add_(velocity)
+
+
+def _halved(left: Float[Tensor, "a b"], right: Float[Tensor, "b c"]) -> Float[Tensor, "a c"]:
+    return (left.bfloat16() @ right.bfloat16()).to(left.dtype)

@@ -22,6 +22,7 @@ def records(
     stop: int | None = None,
     batch: int = 500,
     look: Callable[[Images], Tensor] = lambda images: images,
+    centre: float = 0.0,
 ) -> dict[str, Tensor]:
     """What each unit of some layers did on a data set, in one pass that keeps only running values.
 
@@ -36,12 +37,13 @@ def records(
         stop: use only the images before this number.
         batch: how many images are shown at once; it bounds the memory.
         look: what is done to images in [0, 1] before the module sees them, such as normalising.
+        centre: the value of a pixel that norms are taken from.
 
     Returns:
         For every layer `L.maximum`, `L.minimum`, `L.mean`, `L.std` (population), each (units,)
         float32, and `L.image` (units,) int32, the number of the image with the maximum, the first
-        if several have it. For the data `data.mean_norm` (), the mean L2 norm of an image, and
-        `data.mean_image` (channel, height, width).
+        if several have it. For the data `data.mean_norm` (), the mean L2 norm of an image minus
+        `centre`, `data.mean_image` (channel, height, width) and, where it is not 0, `data.centre`.
 
     Raises:
         RequestError: a layer does not exist or was not called, or there is no image.
@@ -57,7 +59,7 @@ def records(
             for layer, new in heard.items():
                 new = replace(new, image=indices[new.image])
                 seen[layer] = _merged(seen[layer], new) if layer in seen else new
-            norm += float(images.flatten(1).double().norm(dim=1).sum())
+            norm += float((images.flatten(1).double() - centre).norm(dim=1).sum())
             total = total + images.double().sum(0)
             count += len(images)
     if not count:
@@ -65,6 +67,8 @@ def records(
     found = {f"{name}.{key}": value for name in layers for key, value in _results(seen, name)}
     found["data.mean_norm"] = torch.tensor(norm / count, dtype=torch.float32)
     found["data.mean_image"] = (total / count).float()
+    if centre:
+        found["data.centre"] = torch.tensor(centre, dtype=torch.float32)
     return found
 
 

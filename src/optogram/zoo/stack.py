@@ -17,6 +17,8 @@ Answers = Float[Tensor, "batch units"]
 class Stack(nn.Module):
     """Layers `h1`, `h2`, ... with a sigmoid after each, and at last `digit`, which says the class.
 
+    Where there are no classes, the highest sigmoid is the answer.
+
     `h1` answers what goes into its sigmoid. The biases of the way down are `below1`, `below2`, ...,
     of the layer below `h1`, `h2`, ...; its weights are those of the way up, transposed.
 
@@ -24,6 +26,7 @@ class Stack(nn.Module):
         sizes: numbers of pixels, of units in each hidden layer, and of classes.
         gaussian: pixels are real numbers around a mean, not chances.
         seed: decides the first weights, normal with deviation `deviation`; biases are 0.
+        classes: whether the last size is that of `digit`; else it is a hidden layer's.
     """
 
     def __init__(
@@ -33,9 +36,10 @@ class Stack(nn.Module):
         gaussian: bool = False,
         seed: int = 0,
         deviation: float = 0.01,
+        classes: bool = True,
     ) -> None:
         super().__init__()
-        self.depth, self.gaussian = len(sizes) - 2, gaussian
+        self.depth, self.gaussian, self.classes = len(sizes) - 1 - classes, gaussian, classes
         self.add_module("flatten", nn.Flatten())
         for number, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
             name = f"h{number}" if number <= self.depth else "digit"
@@ -49,7 +53,7 @@ class Stack(nn.Module):
                 self.register_parameter(f"below{number}", nn.Parameter(torch.zeros(inputs)))
 
     def forward(self, images: Float[Tensor, "batch channel height width"]) -> Answers:
-        """What `digit` says, before a softmax."""
+        """What `digit` says, before a softmax; without classes the highest hidden layer."""
         values: Tensor = images
         for part in self.children():
             values = part(values)
@@ -83,9 +87,40 @@ class Stack(nn.Module):
         """The weights of the way down from the hidden layer of that number."""
         return self.layer(number).weight
 
+    def untie(self, stop: int) -> None:
+        """Give the way down from the hidden layers up to `stop` weights of its own."""
+        for number in range(1, stop + 1):
+            weight = self.layer(number).weight.detach().clone()
+            self.register_parameter(f"down{number}", nn.Parameter(weight))
+
 
 class DeepBelief(Stack):
-    """A stack whose hidden layers are those of Boltzmann machines (Hinton et al., 2006)."""
+    """A stack whose hidden layers are those of Boltzmann machines (Hinton et al., 2006).
+
+    Where `tied` is False, the way down has weights of its own, `down1`, `down2`, ..., up to the top
+    machine's, which has one set: what an up-down pass needs. They begin as those of the way up.
+    """
+
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        *,
+        tied: bool = True,
+        gaussian: bool = False,
+        seed: int = 0,
+        deviation: float = 0.01,
+        classes: bool = True,
+    ) -> None:
+        super().__init__(sizes, gaussian=gaussian, seed=seed, deviation=deviation, classes=classes)
+        self.tied = tied
+        if not tied:
+            self.untie(self.depth - 1)
+
+    def weight_down(self, number: int) -> Float[Tensor, "above under"]:
+        """The weights of the way down from the hidden layer of that number."""
+        if self.tied or number == self.depth:
+            return super().weight_down(number)
+        return self.get_parameter(f"down{number}")
 
     def boltzmanns(self) -> tuple[Boltzmann, ...]:
         """Its machines, the lowest first; to change their tensors is to change the network."""
@@ -95,6 +130,7 @@ class DeepBelief(Stack):
                 self.below(number).detach(),
                 self.layer(number).bias.detach(),
                 self.gaussian and number == 1,
+                None if self.tied or number == self.depth else self.weight_down(number).detach(),
             )
             for number in range(1, self.depth + 1)
         )
@@ -115,12 +151,12 @@ class Autoencoder(Stack):
         gaussian: bool = False,
         seed: int = 0,
         deviation: float = 0.01,
+        classes: bool = True,
     ) -> None:
-        super().__init__(sizes, gaussian=gaussian, seed=seed, deviation=deviation)
+        super().__init__(sizes, gaussian=gaussian, seed=seed, deviation=deviation, classes=classes)
         self.tied = tied
-        for number in range(1, self.depth + 1) if not tied else ():
-            weight = self.layer(number).weight.detach().clone()
-            self.register_parameter(f"down{number}", nn.Parameter(weight))
+        if not tied:
+            self.untie(self.depth)
 
     def weight_down(self, number: int) -> Float[Tensor, "above under"]:
         """The weights of the way down from the hidden layer of that number."""

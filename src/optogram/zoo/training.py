@@ -36,7 +36,16 @@ from .records import records
 EMA = 0.9999
 WATCHED = 10_000
 BATCH_TO_MEASURE = 500
-RECIPES = {"mnist-mlp": "mnist_mlp", "mnist-dbn": "dbn", "mnist-sdae": "sdae"}
+RECIPES = {
+    "mnist-mlp": "mnist_mlp",
+    "mnist-dbn": "dbn",
+    "mnist-sdae": "sdae",
+    "mnist-dbn-tuned": "tuned:DBN",
+    "mnist-sdae-tuned": "tuned:SDAE",
+    "patches-dbn": "patches:DBN",
+    "patches-sdae": "patches:SDAE",
+}
+"""Where the recipe of each network is: a module of the zoo, and its name there, else RECIPE."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,8 @@ class Progress:
 
     `loss` is the mean of this epoch's batches so far, `ema` the running mean of all batches with
     weight 0.9999, which starts at the first one and long remembers it. `accuracy` on the test
-    images and the `dead` units of each hidden layer are known only at an epoch's end.
+    images and the `dead` units of each hidden layer are known only at an epoch's end. `lesson` is
+    what is being learnt, where one thing is learnt after the other.
     """
 
     epoch: int
@@ -111,6 +121,7 @@ class Progress:
     lr: float
     accuracy: float | None = None
     dead: dict[str, int] | None = None
+    lesson: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,7 +218,8 @@ def recipe_named(name: str) -> "Recipe | Teaching":
     """
     if name not in RECIPES:
         raise RequestError(f"no network called {name!r} to train; there is {', '.join(RECIPES)}")
-    recipe: Recipe | Teaching = import_module(f".{RECIPES[name]}", __package__).RECIPE
+    place, _, which = RECIPES[name].partition(":")
+    recipe: Recipe | Teaching = getattr(import_module(f".{place}", __package__), which or "RECIPE")
     return recipe
 
 

@@ -96,7 +96,7 @@ def write(
     for title, text, parts in SECTIONS:
         section = report.section(title, text)
         for name in parts:
-            _show(section, accounts[name], folder)
+            show(section, accounts[name], folder)
         if "roles" in parts:
             layers = accounts["roles"]["numbers"]["layers"]
             rows = [[name, *(each[key] for key, _ in ROLES)] for name, each in layers.items()]
@@ -122,7 +122,8 @@ def _about(bench: Bench, claims: Sequence[Mapping[str, str]]) -> str:
     return lines
 
 
-def _show(section: Section, account: Mapping[str, Any], folder: Path) -> None:
+def show(section: Section, account: Mapping[str, Any], folder: Path) -> None:
+    """Add a part's claims and figures to a section of the report."""
     claims = account["claims"]
     if claims:
         rows = [[c["says"], c["measured"], c["verdict"], c["shown_by"] or "–"] for c in claims]

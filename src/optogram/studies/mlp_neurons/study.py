@@ -70,7 +70,7 @@ def mlp_neurons(
 
     Returns the path of the report. Raises RequestError for a folder that cannot be written.
     """
-    folder = _folder(directory)
+    folder = folder_for(directory)
     network = load("mnist-mlp", weights=weights)
     training_set, test_set = _data(network, data_root)
     settings = {
@@ -102,7 +102,8 @@ def mlp_neurons(
     return write(bench, accounts, settings)
 
 
-def _folder(directory: str | os.PathLike[str]) -> Path:
+def folder_for(directory: str | os.PathLike[str]) -> Path:
+    """The folder that a study is written into, made where it is not there."""
     folder = Path(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)

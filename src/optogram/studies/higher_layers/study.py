@@ -1,0 +1,154 @@
+"""The whole study: every network, its parts in order, each stored when finished, and the report."""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optogram.core import progress
+from optogram.core.network import Network
+from optogram.pictures import Report
+from optogram.pictures.errors import RequestError
+from optogram.pictures.files import write_atomically
+from optogram.studies.mlp_neurons.report import show
+from optogram.studies.mlp_neurons.shelf import Shelf
+from optogram.studies.mlp_neurons.study import folder_for
+from optogram.survey.datasets import ImageSet
+from optogram.version import __version__
+from optogram.zoo import data, load
+from optogram.zoo.networks import shipped
+
+from .parts import parts_of
+from .subject import Subject
+
+EDITION = 1
+NETWORKS = {
+    "mnist-dbn": "A deep belief network on digits",
+    "mnist-sdae": "A stacked denoising autoencoder on digits",
+}
+TITLE = "What the units of higher layers stand for"
+SUMMARY = """Erhan, Bengio, Courville and Vincent (2009) asked what a unit of a second or third
+layer responds to, in networks that learnt without labels. They compared three techniques:
+maximising the unit on the sphere of images as bright as the data; combining the filters below it
+linearly; and sampling from a belief network whose unit is held at 1, for which an autoencoder has
+no distribution.
+
+This asks the same of the networks that came with optogram: the same units by each technique, from
+nine starts, in their surroundings, and beside the training images. The paper has no table to
+repeat: its claims are pictures and sentences, and each has a row here.
+
+"""
+
+
+def higher_layers(
+    directory: str | os.PathLike[str],
+    *,
+    data_root: str | os.PathLike[str] | None = None,
+    quick: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Repeat the comparison of Erhan et al. (2009) and write `index.html` into `directory`.
+
+    A part that is finished is stored there at once; a run that was stopped goes on after it.
+
+    Args:
+        directory: gets `index.html`, `numbers.json`, the figures and the parts.
+        data_root: where MNIST lies; else `$OPTOGRAM_DATA`. Where it is not, the digits that came
+            with scikit-learn stand in, and the report says so.
+        quick: fewer units, fewer images and shorter chains.
+        seed: decides every random number.
+
+    Returns the path of the report. Raises RequestError for a folder that cannot be written.
+    """
+    folder, everything, shelves = folder_for(directory), {}, {}
+    for name in NETWORKS:
+        network = load(name)
+        subject = Subject(network, _data(network, data_root), quick, seed)
+        shelf = Shelf(folder, _settings(subject))
+        everything[name] = _parts(subject, shelf)
+        shelves[name] = dict(shelf.settings)
+    accounts = [account for parts in everything.values() for account in parts.values()]
+    claims = [claim for account in accounts for claim in account["claims"]]
+    told = {
+        "optogram": __version__,
+        "settings": shelves,
+        "claims": claims,
+        "numbers": {
+            name: {part: account["numbers"] for part, account in parts.items()}
+            for name, parts in everything.items()
+        },
+    }
+    write_atomically(folder / "numbers.json", json.dumps(told, indent=1).encode())
+    return _report(folder, everything, shelves, claims)
+
+
+def _parts(subject: Subject, shelf: Shelf) -> dict[str, dict[str, Any]]:
+    accounts = {}
+    parts = parts_of(subject)
+    for done, (name, part) in enumerate(parts.items()):
+        key = f"{subject.network.name}-{name}"
+        progress.tell(f"study: {subject.network.name}", done, len(parts))
+        if not shelf.has(key):
+            began = time.process_time()
+            shelf.keep(key, part(subject), time.process_time() - began)
+        accounts[name] = shelf.account(key) or {}
+    progress.tell(f"study: {subject.network.name}", len(parts), len(parts))
+    return accounts
+
+
+def _settings(subject: Subject) -> dict[str, Any]:
+    return {
+        "edition": EDITION,
+        "network": subject.network.fingerprint,
+        "data": subject.data.digest,
+        "name": subject.data.name,
+        "quick": subject.quick,
+        "seed": subject.seed,
+    }
+
+
+def _data(network: Network, root: str | os.PathLike[str] | None) -> ImageSet:
+    """What the network was trained on, or the embedded digits in place of MNIST."""
+    if "patches" in network.name:
+        return data("patches")
+    try:
+        return data("mnist", root=root, shape=network.shape)
+    except RequestError:
+        return data("digits", shape=network.shape)
+
+
+def _report(
+    folder: Path,
+    everything: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Mapping[str, Any]],
+    claims: Sequence[Mapping[str, str]],
+) -> Path:
+    counts = Counter(claim["verdict"] for claim in claims)
+    said = ", ".join(f"{counts[v]} {v}" for v in ("confirmed", "not confirmed") if counts[v])
+    names = sorted({str(each["name"]) for each in settings.values()})
+    about = f"Of {len(claims)} rows: {said}. Data: {' and '.join(names)}."
+    if not any("mnist" in name for name in names):
+        about += " MNIST was not found, so the digits that came with scikit-learn stand in for it."
+    if any(each["quick"] for each in settings.values()):
+        about += " This was a quick run: fewer units and images, shorter chains."
+    recipe = {"optogram": __version__, "study": "higher-layers", **settings}
+    report = Report(TITLE, SUMMARY + about, recipe)
+    for name, title in NETWORKS.items():
+        section = report.section(title, _shipped(name))
+        for account in everything[name].values():
+            show(section, account, folder)
+    return report.save(folder / "index.html")
+
+
+def _shipped(name: str) -> str:
+    """What was measured when the network was trained."""
+    account = json.loads(shipped(f"{name}.json").read_text("utf-8"))["shipped"]
+    rows = (f"{key.replace('_', ' ')} {value:.4g}" for key, value in account.items() if _is(value))
+    return f"{name}, as shipped: {', '.join(rows)}."
+
+
+def _is(value: object) -> bool:
+    return isinstance(value, int | float)
