@@ -12,10 +12,10 @@ from .networks import read_weights, shipped
 from .sdae import mnist_sdae
 from .stack import Stack
 
-LR, DROPPED = 0.3, (0.2, 0.2)
+LR, DROPPED = 0.1, (0.2, 0.2)
 WHOLE = Lesson(
     "whole",
-    14,
+    20,
     classified(lr=LR, whole=True, dropped=DROPPED),
     judged=True,
     settings={"lr": LR, "momentum": 0.9, "falls_to": 0.0, "dropped": DROPPED, "layers": "all"},
