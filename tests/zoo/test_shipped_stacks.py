@@ -1,5 +1,6 @@
 """The belief network and the autoencoder that are shipped: what is claimed of them holds."""
 
+import hashlib
 import json
 
 import pytest
@@ -27,8 +28,6 @@ def test_they_have_hidden_layers_with_addresses_and_say_digits(network):
 
 
 def test_files_are_small_and_are_those_that_the_account_names(network):
-    import hashlib
-
     account = json.loads(shipped(f"{network.name}.json").read_text())
     for name, digest in account["sha256"].items():
         content = shipped(name).read_bytes()
@@ -74,3 +73,21 @@ def test_second_layer_units_like_no_image_of_that_norm_as_much_as_their_best(net
     there = network.read(images, "h2").layers["h2"].amax(0)[:20]
     found = torch.tensor([picture.score for picture in best])
     assert float((found >= there).double().mean()) >= 0.95
+
+
+def test_the_network_of_patches_has_real_pixels_and_an_account_of_its_likelihood():
+    network = og.load("patches-dbn")
+    assert [layer.units for layer in network.layers if layer.kind == "Linear"] == [256, 144, 100]
+    assert network.module.boltzmanns()[0].gaussian
+    assert float(network.records["data.centre"]) == 0.5
+    account = json.loads(shipped("patches-dbn.json").read_text())
+    found = account["shipped"]
+    assert found["h1_test_log_likelihood"] > found["unit_gaussian_test_log_likelihood"]
+    for name, digest in account["sha256"].items():
+        assert hashlib.sha256(shipped(name).read_bytes()).hexdigest() == digest
+    starts = og.maximize(network, "h1:3", preset="erhan2009", facets=9, diversity=0.0)
+    weight, rho = network.module.h1.weight[3].detach(), float(network.records["data.mean_norm"])
+    for picture in starts:
+        away = (picture.raw - 0.5).flatten()
+        assert float(torch.cosine_similarity(away, weight, dim=0)) >= 0.999
+        assert float(away.norm()) == pytest.approx(rho, rel=1e-5)

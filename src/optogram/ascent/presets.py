@@ -134,17 +134,16 @@ _ALL = (
     Preset(
         "erhan2009",
         "D. Erhan et al., technical report 1341, Universite de Montreal, 2009: the norm of the "
-        "data, nine starts of U[0, 1) a pixel, plain gradient ascent",
+        "data, a start of U[0, 1) a pixel, plain gradient ascent",
         {
             "param": "sphere()",
             "relative": True,
             "steps": 100,
             "lr": 0.05,
-            "facets": 9,
-            "diversity": 0.0,
         },
         differs=(
             SAME_STEPS,
+            "one start; the paper's nine are facets=9 with diversity=0",
             "the step is relative to the gradient's size; the paper tunes one rate for each layer",
             "where the network's records do not know its data, the norm is that of MNIST (9.20 for "
             "28x28) for one channel, and of ImageNet photographs (0.517 a number) for more, scaled "

@@ -92,8 +92,8 @@ def maximize(
             "post" targets what comes out.
         score: the unit's activation, or for outputs its (log) probability under the softmax.
         others: weight of the mean activation of the layer's other units, which is subtracted.
-        facets: how many pictures of each unit to make together, each unlike the others; 1 but for
-            the preset "erhan2009", whose nine are starts that know nothing of each other.
+        facets: how many pictures of each unit to make together, each unlike the others; 1 by
+            default.
         diversity: weight of how alike they are at the unit's layer, where there are several: 10 by
             default; with 0 they differ by their starts alone.
         looks: how many draws of the transforms a step averages over.

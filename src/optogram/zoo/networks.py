@@ -23,6 +23,7 @@ from optogram.pictures.errors import RequestError
 from optogram.zoo.dbn import mnist_dbn
 from optogram.zoo.googlenet import googlenet
 from optogram.zoo.mnist_mlp import mnist_mlp
+from optogram.zoo.patches import GREY, SIDE, STD, patches_dbn
 from optogram.zoo.sdae import mnist_sdae
 from optogram.zoo.vgg import vgg19_lower
 
@@ -62,6 +63,12 @@ DOORS = {
         "VGG-19 from conv1_1 to conv3_1, normalised for style; needs weights=FILE",
         vgg19_lower,
         {"shape": (3, 224, 224), "labels": (), **IMAGENET},
+    ),
+    "patches-dbn": Door(
+        "144-256-144-100 on whitened patches of photographs, a belief network, weights shipped",
+        patches_dbn,
+        {"shape": (1, SIDE, SIDE), "mean": (GREY,), "std": (STD,)},
+        shipped=True,
     ),
     "googlenet-bvlc": Door(
         "the original GoogLeNet with contrast normalisation; needs weights=FILE",

@@ -95,7 +95,8 @@ class Subject:
 
     def _climbed(self, units: list[Unit]) -> Iterator[list[Picture]]:
         lr = 0.05 * self.rho / (self.images[0].numel() ** 0.5 * PIXEL)
-        options = {"preset": "erhan2009", "lr": lr, "seed": self.seed, "facets": STARTS}
+        options = {"preset": "erhan2009", "lr": lr, "seed": self.seed}
+        options |= {"facets": STARTS, "diversity": 0.0}
         made = list(maximize(self.network, units, **options))  # type: ignore[arg-type]
         for first in range(0, len(made), STARTS):
             yield made[first : first + STARTS]
