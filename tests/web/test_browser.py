@@ -79,7 +79,7 @@ def site(places):
 def page(browser, site):
     """A visitor's page; a request elsewhere, or a complaint of the browser, fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=site)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(90_000)
     page = context.new_page()
     asked, complaints = [], []
     page.on("request", lambda request: asked.append(request.url))
@@ -159,6 +159,7 @@ def test_a_note_survives_a_restart(browser, places):
     for visit in range(2):
         with served(places["mnist"]) as address:
             page = browser.new_page()
+            page.set_default_timeout(90_000)
             page.goto(f"{address}/unit/fc7:8")
             if not visit:
                 page.get_by_placeholder("What do you see?").fill("a loop, upper left")
@@ -183,7 +184,7 @@ def test_an_image_is_sent_and_a_map_comes(page):
     mark, photo = (page.locator(f".slider {part}").bounding_box() for part in (".mark", "img"))
     assert mark["width"] / photo["width"] == pytest.approx(7 / 28, abs=0.02)
     page.get_by_role("button", name="Make the map").click()
-    page.locator(".maps figure").wait_for(timeout=60_000)
+    page.locator(".maps figure").wait_for(timeout=120_000)
     assert page.locator(".maps .badge").count() == 1
 
 
@@ -193,7 +194,7 @@ def test_a_job_is_watched_to_its_end(page):
     page.get_by_label("steps", exact=True).fill("150")
     page.get_by_role("button", name="Visualise").click()
     page.wait_for_function(
-        f"() => document.querySelectorAll('.made figure').length > {before}", timeout=60_000
+        f"() => document.querySelectorAll('.made figure').length > {before}", timeout=120_000
     )
     page.goto("/jobs")
     assert page.locator(".badge.done").count() >= 1
@@ -204,7 +205,7 @@ def test_a_job_is_cancelled_while_its_picture_grows(page):
     page.get_by_label("steps", exact=True).fill("20000")
     page.get_by_role("button", name="Visualise").click()
     panel = page.locator("[data-job]")
-    panel.locator("img.growing").wait_for(state="visible", timeout=60_000)
+    panel.locator("img.growing").wait_for(state="visible", timeout=120_000)
     first = panel.locator("img.growing").get_attribute("src")
     page.wait_for_function(
         "(first) => document.querySelector('img.growing').getAttribute('src') !== first", arg=first
@@ -221,6 +222,7 @@ def test_pages_can_be_read_by_everyone(browser, site, look):
     size = {"width": 390, "height": 844} if look == "phone" else {"width": 1280, "height": 900}
     scheme = "dark" if look == "dark" else "light"
     context = browser.new_context(viewport=size, color_scheme=scheme, base_url=site)
+    context.set_default_timeout(90_000)
     page = context.new_page()
     rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
     asked = {"light": rules, "dark": ["color-contrast"], "phone": ["target-size"]}[look]
@@ -239,7 +241,7 @@ def test_an_export_opens_from_the_disk_with_no_network(browser, tmp_path):
     folder = write_atlas(tmp_path / "small", layers={"conv1": 20, "fc": 3})
     first = export(optogram.atlas.open(folder), tmp_path / "out")
     context = browser.new_context(offline=True)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(90_000)
     page = context.new_page()
     asked, complaints = [], []
     page.on("request", lambda request: asked.append(request.url))
