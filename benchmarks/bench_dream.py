@@ -95,7 +95,7 @@ def _style(network: og.Network, photo: torch.Tensor) -> dict[str, object]:
         for _ in range(STEPS):
             adam.zero_grad()
             value = loss(x, grams, kept)
-            found.append(float(value))
+            found.append(float(value.detach()))
             value.backward()
             adam.step()
             x.data.clamp_(0, 1)
