@@ -12,6 +12,7 @@ from .core import Network as Network
 from .core import Objective as Objective
 from .core import Unit as Unit
 from .core import backpropagate as backpropagate
+from .core import convolution_matrix as convolution_matrix
 from .core import objective as objective
 from .core import parse as parse
 from .core import rules as rules

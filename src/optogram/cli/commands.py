@@ -83,12 +83,19 @@ def replay(
             ["-o", "--output"], metavar="FILE", required=True, help="A .safetensors file."
         ),
         click.Option(["--data-root"], metavar="DIR", help="Where data lie; else $OPTOGRAM_DATA."),
+        click.Option(["--epochs"], type=click.IntRange(2), help="For tiny-alexnet and tiny-zfnet."),
         DEVICE,
         *EVERYWHERE,
     ]
 )
 def train(
-    name: str, output: str, data_root: str | None, device: str | None, seed: int, as_json: bool
+    name: str,
+    output: str,
+    data_root: str | None,
+    epochs: int | None,
+    device: str | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Train a network of the zoo; a run that was stopped goes on where it was."""
     checked_output(output, (".safetensors",))
@@ -97,7 +104,7 @@ def train(
     try:
         with working() as watched:
             where = {"root": data_root, "device": str(usable(device or "cpu"))}
-            trained = _trained(watched, spec=name, out=output, seed=seed, **where)
+            trained = _trained(watched, spec=name, out=output, seed=seed, epochs=epochs, **where)
     except KeyboardInterrupt as stop:
         again = "interrupted; the same command goes on after the last epoch that was finished"
         raise Interrupted(again) from stop

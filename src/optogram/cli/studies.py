@@ -84,3 +84,43 @@ def _repeat(name: str, output: str, as_json: bool, **asked: Any) -> None:
         again = "interrupted; the same command goes on after the last part that was finished"
         raise Interrupted(again) from stop
     say(json.dumps({"path": str(report)}) if as_json else click.format_filename(report))
+
+
+@study.command(
+    "deconvnet",
+    params=[
+        FOLDER,
+        click.Option(
+            ["--network"], metavar="NET", default="tiny-zfnet", show_default=True,
+            help="What is looked into; it must have convolutions and ReLUs.",
+        ),
+        click.Option(["--weights"], metavar="FILE", help="Its weights; else the shipped ones."),
+        click.Option(
+            ["--images"], metavar="DATA", help="What it is shown; else photographs that are there."
+        ),
+        click.Option(
+            ["--checkpoints"], metavar="PATH",
+            help="The network after some epochs: a folder, or what 'optogram train' kept.",
+        ),
+        DATA_ROOT,
+        QUICK,
+        *(seed(), JSON, DEBUG),
+    ],
+)  # fmt: skip
+def deconvnet(output: str, seed: int, as_json: bool, **settings: Any) -> None:
+    """Look into a convolutional network as Zeiler and Fergus did: nine experiments, one report.
+
+    Takes minutes. What is finished is stored in DIR at once; the same command goes on from there.
+    """
+    if Path(output).is_file():
+        raise RequestError(f"'{output}' is a file; give the name of a folder")
+    with unbroken():
+        from optogram.studies import deconvnet_study as look
+
+    try:
+        with working():
+            report = look(output, seed=seed, **settings)
+    except KeyboardInterrupt as stop:
+        again = "interrupted; the same command goes on after the last part that was finished"
+        raise Interrupted(again) from stop
+    say(json.dumps({"path": str(report)}) if as_json else click.format_filename(report))

@@ -8,6 +8,7 @@ from optogram.core.expression import parse as parse
 from optogram.core.field import ReceptiveField as ReceptiveField
 from optogram.core.gradient import backpropagate as backpropagate
 from optogram.core.gradient import value_and_gradient as value_and_gradient
+from optogram.core.matrix import convolution_matrix as convolution_matrix
 from optogram.core.network import Layer as Layer
 from optogram.core.network import Network as Network
 from optogram.core.objective import Objective as Objective

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from optogram.core.activations import Activations, Plan
 from optogram.core.field import PIXEL, WHOLE, FieldMode, ReceptiveField, attach, field_of
 from optogram.core.listen import called, evaluating, first_tensor, hooks, listen
+from optogram.core.pooling import averaged, maximums_left
 from optogram.core.rules import (
     ActivationMode,
     Before,
@@ -110,6 +111,7 @@ class Network:
         self._root: nn.Module = getattr(module, "_orig_mod", module)
         self.name = name or type(module).__name__
         self.weights_file: str | None = None
+        self.pooling: Literal["average"] | None = None
         self.labels = tuple(labels or ())
         self.records = dict(records or {})
         self._channel_axis = dict(channel_axis or {})
@@ -334,7 +336,8 @@ class Network:
     def recipe(self) -> dict[str, Any]:
         """What a recipe says about the network: its name and a hash of its weights."""
         file = {} if self.weights_file is None else {"file": self.weights_file}
-        return {"name": self.name, "weights": self.fingerprint, **file}
+        pooling = {} if self.pooling is None else {"pooling": self.pooling}
+        return {"name": self.name, "weights": self.fingerprint, **file, **pooling}
 
     def to(self, device: str | torch.device) -> "Network":
         """The network on another device; the module itself moves."""
@@ -346,6 +349,33 @@ class Network:
         )
         self._plans.clear()
         return self
+
+    def with_pooling(self, kind: Literal["average", "max"]) -> "Network":
+        """A copy that takes means where this one takes maxima over windows; the same weights.
+
+        For `deconvnet` there are no switches then: what comes back is spread evenly. The network
+        was not trained so, and is worse at its task. "max" gives an unchanged copy.
+
+        Raises RequestError where there is no maximum pooling, or one that is no `MaxPool2d` module.
+        """
+        if kind not in ("average", "max"):
+            raise RequestError(f"pooling {kind!r}: there is 'average' and 'max'")
+        if kind == "max":
+            return self.with_module(copy.deepcopy(self._root))
+        module, found = averaged(self._root)
+        image = torch.zeros(1, *self.shape, device=self.device, dtype=self.dtype)
+        left = maximums_left(module, image)
+        if left or not found:
+            what = f"{left} that are no modules" if left else "none"
+            raise RequestError(
+                f"{self.name} cannot have average pooling: of maximum poolings it has {what}; only "
+                "nn.MaxPool2d modules can be exchanged"
+            )
+        twin = self.with_module(module)
+        for known in ("layers", "_by_name"):
+            twin.__dict__.pop(known, None)
+        twin._resolved, twin.records, twin.pooling = set(), {}, "average"
+        return twin
 
     def with_module(self, module: nn.Module) -> "Network":
         """The same network around another module of the same layers, as one with other weights."""

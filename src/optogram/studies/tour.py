@@ -13,11 +13,13 @@ from optogram.core.network import Network
 from optogram.core.unit import Unit
 from optogram.pictures import Attribution, Picture, Report, Sheet
 from optogram.pictures.report import Section
+from optogram.studies.deconvnet.views import crops
 from optogram.survey.datasets import fit
 from optogram.techniques import (
     dream,
     evolve,
     explain,
+    filters,
     fool,
     invert,
     maximize,
@@ -248,6 +250,29 @@ def _untrained() -> Network:
     return Network(module, (3, 96, 128), mean=(0.5,) * 3, std=(0.25,) * 3, name="untrained")
 
 
+def photographs(report: Report, network: Network, seed: int) -> None:
+    """A network for photographs: its first layer, and what it takes from its strongest patches."""
+    small = load("tiny-zfnet")
+    windows = crops(small.shape, "both")
+    section = report.section(
+        "And a network that looks at photographs?",
+        "tiny-zfnet, the small brother of the network of Zeiler and Fergus, learned 20 kinds of "
+        "things from photographs of 64x64. First what its first layer wants: edges, colours, "
+        "gratings, in closed form. Then, for two units of three layers, the five strongest of "
+        f"{len(windows)} windows of the photographs that came with scikit-image, cut to what the "
+        "unit sees, and under them what a deconvnet says that the unit took from each. Higher "
+        "layers see more and answer to rarer things. The network never saw these photographs.",
+    )
+    section.pictures(filters(small, "conv1"))
+    for layer in ("conv2", "conv4", "conv5"):
+        count = small.layer(layer).units
+        chosen = [Unit(layer, count // 4), Unit(layer, 3 * count // 4)]
+        rows = list(top_patches(small, windows, chosen, k=5, project="deconvnet", batch=64))
+        for place, target in enumerate(chosen):
+            row = rows[10 * place : 10 * place + 10]
+            section.pictures(row, title=f"{target}: found, then what it took from them")
+
+
 def _shared(section: Section, maps: Iterable[Any]) -> None:
     """Maps over their images, all on the scale that holds all but the largest 2 in 1000 values."""
     maps = list(maps)
@@ -270,4 +295,5 @@ SECTIONS: list[tuple[str, Callable[[Report, Network, int], None]]] = [
     ("fooling", fooled),
     ("inversion and DeepDream", remade),
     ("style", painted),
+    ("photographs", photographs),
 ]

@@ -11,6 +11,7 @@ import sys
 import urllib.error
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,26 @@ from optogram.zoo.dbn import mnist_dbn
 from optogram.zoo.googlenet import googlenet
 from optogram.zoo.mnist_mlp import mnist_mlp
 from optogram.zoo.patches import GREY, SIDE, STD, patches_dbn
+from optogram.zoo.photonet import alexnet, tiny_alexnet, tiny_zfnet, zfnet
 from optogram.zoo.sdae import mnist_sdae
 from optogram.zoo.vgg import vgg19_lower
 
+PHOTOGRAPHS = {"mean": (0.4596, 0.4364, 0.3832), "std": (0.2728, 0.2584, 0.2786)}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 @dataclass(frozen=True)
 class Door:
-    """A network of ours by name: how to build it and what is known about it."""
+    """A network of ours by name: how to build it and what is known about it.
+
+    Where `build` takes the number of classes, `classes_of` is the weight whose length tells it.
+    """
 
     description: str
-    build: Callable[[], nn.Module]
+    build: Callable[..., nn.Module]
     settings: Mapping[str, Any]
     shipped: bool = False
+    classes_of: str | None = None
 
 
 DOORS = {
@@ -69,6 +76,32 @@ DOORS = {
         patches_dbn,
         {"shape": (1, SIDE, SIDE), "mean": (GREY,), "std": (STD,)},
         shipped=True,
+    ),
+    "tiny-alexnet": Door(
+        "AlexNet's small brother on 64x64 photographs of 20 kinds, weights shipped",
+        tiny_alexnet,
+        {"shape": (3, 64, 64), **PHOTOGRAPHS},
+        shipped=True,
+        classes_of="fc8.bias",
+    ),
+    "tiny-zfnet": Door(
+        "the same with the first layer of Zeiler and Fergus, weights shipped",
+        tiny_zfnet,
+        {"shape": (3, 64, 64), **PHOTOGRAPHS},
+        shipped=True,
+        classes_of="fc8.bias",
+    ),
+    "alexnet": Door(
+        "AlexNet as published (Krizhevsky et al., 2012); needs weights=FILE",
+        alexnet,
+        {"shape": (3, 224, 224), **IMAGENET},
+        classes_of="fc8.bias",
+    ),
+    "zfnet": Door(
+        "the network of Zeiler & Fergus (2014); needs weights=FILE",
+        zfnet,
+        {"shape": (3, 224, 224), **IMAGENET},
+        classes_of="fc8.bias",
     ),
     "googlenet-bvlc": Door(
         "the original GoogLeNet with contrast normalisation; needs weights=FILE",
@@ -185,13 +218,29 @@ def _ours(name: str, weights: str | os.PathLike[str] | None) -> Network:
         settings["labels"] = imagenet_labels()
     if weights is None and not door.shipped:
         raise RequestError(f"{name} comes without weights: give weights=FILE, or weights='random'")
+    file = shipped(f"{name}.safetensors") if weights is None else weights
     module = _seeded(door.build)
+    if door.classes_of is not None and file != "random":
+        outputs = read_weights(file).get(door.classes_of, torch.empty(0))
+        if len(outputs) not in (0, len(module.state_dict()[door.classes_of])):
+            module = _seeded(partial(door.build, len(outputs)))
+            settings["labels"] = None
+        known = _classes(file)
+        settings["labels"] = known if len(known) == len(outputs) else settings.get("labels")
     if weights is None:
-        _fill(module, shipped(f"{name}.safetensors"))
         settings["records"] = read_weights(shipped(f"{name}.records.safetensors"))
-    elif weights != "random":
-        _fill(module, weights)
+    if file != "random":
+        _fill(module, file)
     return Network(module, name=name, **settings)
+
+
+def _classes(file: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The names of the classes, where `optogram train` wrote them down beside the weights."""
+    try:
+        account = json.loads(Path(file).with_suffix(".json").read_text("utf-8"))
+        return tuple(str(name) for name in account["data"]["training"]["classes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def _torchvision(name: str, weights: str | os.PathLike[str] | None) -> Network:

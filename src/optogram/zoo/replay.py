@@ -143,7 +143,7 @@ def _network(recipe: Mapping[str, Any], device: str | torch.device | None) -> Ne
     network = load(recipe["name"], weights=recipe.get("file"), device=device)
     if network.fingerprint != recipe.get("weights"):
         raise RequestError(f"{recipe['name']} has other weights now than when the file was made")
-    return network
+    return network.with_pooling("average") if recipe.get("pooling") == "average" else network
 
 
 def _decode(value: Any, network: Network, image: Image | None) -> Any:

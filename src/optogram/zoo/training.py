@@ -12,9 +12,10 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -34,6 +35,7 @@ from optogram.version import __version__
 from .records import records
 
 EMA = 0.9999
+MOST_BYTES_HELD = 2**28
 WATCHED = 10_000
 BATCH_TO_MEASURE = 500
 RECIPES = {
@@ -44,6 +46,10 @@ RECIPES = {
     "mnist-sdae-tuned": "tuned:SDAE",
     "patches-dbn": "patches:DBN",
     "patches-sdae": "patches:SDAE",
+    "tiny-alexnet": "photos_taught:TINY_ALEXNET",
+    "tiny-zfnet": "photos_taught:TINY_ZFNET",
+    "alexnet": "photos_taught:ALEXNET",
+    "zfnet": "photos_taught:ZFNET",
 }
 """Where the recipe of each network is: a module of the zoo, and its name there, else RECIPE."""
 
@@ -69,7 +75,12 @@ class Recipe:
     well. `hidden` are the layers whose outputs pass through a ReLU and so can be dead; `output`
     gives the logits. Images come from the data set called `data`, fitted to `shape`, and the
     module sees (image - mean) / std. `augment(images, generator)` changes a training batch,
-    `after_step(module)` may rein in the weights.
+    `after_step(module)` may rein in the weights, `finish(module)` gives a copy as it is shipped,
+    where that is another form. `schedule(epochs)` gives other phases than `phases` for those who
+    want another number of epochs. With `seen` (height, width) the module sees the middle of the
+    images that no `augment` has cut. Where `classes` is a number, the data may have another number
+    of them, and `build(classes, seed)` is asked for that. After the epochs in `keep` the weights
+    are put aside. Dead units are looked for among the first `watched` training images.
     """
 
     name: str
@@ -86,6 +97,13 @@ class Recipe:
     std: tuple[float, ...] = (1.0,)
     augment: Callable[[Images, torch.Generator], Images] | None = None
     after_step: Callable[[nn.Module], None] | None = None
+    schedule: Callable[[int], tuple[Phase, ...]] | None = None
+    finish: Callable[[nn.Module], nn.Module] | None = None
+    label_smoothing: float = 0.0
+    classes: int | None = None
+    seen: tuple[int, int] | None = None
+    keep: tuple[int, ...] = ()
+    watched: int = WATCHED
     notes: str = ""
 
     @property
@@ -143,6 +161,7 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     every: int = 125,
+    epochs: int | None = None,
     tried: tuple[dict[str, Any], ...] = (),
 ) -> Iterator[Progress | Trained]:
     """Train a network and write it to `out`, telling how it goes; at last comes Trained.
@@ -160,6 +179,7 @@ def train(
         seed: decides the first weights, the order of the images and all else that is drawn.
         device: where to compute.
         every: how many steps pass between two Progress.
+        epochs: how many times every image is shown, where the recipe leaves that open.
         tried: what was trained before and not kept, for the account.
 
     Raises:
@@ -167,12 +187,15 @@ def train(
         FloatingPointError: the loss is no longer finite.
     """
     recipe = recipe_named(spec) if isinstance(spec, str) else spec
+    if epochs is not None:
+        recipe = _as_long_as(recipe, epochs)
     training, test = data if data is not None else _own_data(recipe, root)
     if not isinstance(recipe, Recipe):
         both = (training, test)
         yield from recipe.train(both, out, seed=seed, device=device, every=every, tried=tried)
         return
-    run = _Run(recipe, training, test, Path(out), seed, torch.device(device))
+    run = _Run(_for(recipe, training), _held(training), test, Path(out), seed, torch.device(device))
+    recipe = run.recipe
     state = _state(run)
     while len(state.curves) < recipe.epochs:
         yield from _epoch(run, state, every)
@@ -252,9 +275,7 @@ class _Run:
     def fingerprint(self) -> str:
         """What must be equal for two runs to end alike; other threads would round otherwise."""
         recipe = asdict(self.recipe)
-        named = {
-            key: getattr(v, "__qualname__", v) if callable(v) else v for key, v in recipe.items()
-        }
+        named = {key: _called(v) if callable(v) else v for key, v in recipe.items()}
         return json.dumps(
             {
                 "recipe": named,
@@ -268,6 +289,10 @@ class _Run:
 
     def look(self, images: Tensor) -> Tensor:
         """Images in [0, 1] as the module wants them."""
+        if self.recipe.seen is not None and images.shape[-2:] != self.recipe.seen:
+            (height, width), (rows, columns) = self.recipe.seen, images.shape[-2:]
+            top, left = (rows - height) // 2, (columns - width) // 2
+            images = images[..., top : top + height, left : left + width]
         mean = torch.tensor(self.recipe.mean, device=images.device)[:, None, None]
         std = torch.tensor(self.recipe.std, device=images.device)[:, None, None]
         return (images - mean) / std
@@ -282,17 +307,78 @@ class _State:
     ema: float = math.nan
     seconds: float = 0.0
     curves: list[dict[str, Any]] = field(default_factory=list)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+    def shown(self, recipe: Recipe) -> nn.Module:
+        """The module in eval mode, in the form in which it is measured and shipped."""
+        return self.module.eval() if recipe.finish is None else recipe.finish(self.module)
+
+
+def _called(function: Callable[..., Any]) -> Any:
+    """The name of a function; of a partial one, with what it is given."""
+    if not isinstance(function, partial):
+        return getattr(function, "__qualname__", function)
+    given = [*function.args, *function.keywords.values()]
+    return [_called(function.func), *(_called(v) if callable(v) else v for v in given)]
 
 
 def _own_data(
     recipe: "Recipe | Teaching", root: str | os.PathLike[str] | None
 ) -> tuple[ImageSet, ImageSet]:
+    """The recipe's own data; of one that takes any classes, `root` may itself be the data."""
     from .data import data
 
+    name: str | os.PathLike[str] = recipe.data
+    if root is not None and isinstance(recipe, Recipe) and recipe.classes is not None:
+        own = Path(root).expanduser()
+        name = own if own.suffix == ".npz" or (own / "train").is_dir() else name
     return (
-        data(recipe.data, root=root, split="train", shape=recipe.shape),
-        data(recipe.data, root=root, split="test", shape=recipe.shape),
+        data(name, root=root, split="train", shape=recipe.shape),
+        data(name, root=root, split="test", shape=recipe.shape),
     )
+
+
+def _as_long_as(recipe: "Recipe | Teaching", epochs: int) -> Recipe:
+    """The recipe for another number of epochs."""
+    if not isinstance(recipe, Recipe) or recipe.schedule is None:
+        raise RequestError("this recipe has its own number of epochs: leave epochs out")
+    if epochs < 2:
+        raise RequestError(f"epochs={epochs}: at least 2 are needed to let the rate rise and fall")
+    return replace(recipe, phases=recipe.schedule(epochs))
+
+
+def _held(images: ImageSet) -> ImageSet:
+    """The same set, decoded only once where that fits into memory, since it is shown many times."""
+    if images.shape is None or len(images) * math.prod(images.shape) > MOST_BYTES_HELD:
+        return images
+    if isinstance(images.read([0]), Tensor):
+        return images
+    held: dict[int, Tensor] = {}
+
+    def read(numbers: Sequence[int]) -> list[Tensor]:
+        for number in numbers:
+            if number not in held:
+                image = images.take(torch.tensor([number]))[0][0]
+                stored = (image * 255).round().to(torch.uint8)
+                held[number] = stored if torch.equal(stored.float() / 255, image) else image
+        found = [held[number] for number in numbers]
+        return [x.float() / 255 if x.dtype == torch.uint8 else x for x in found]
+
+    return replace(images, read=read)
+
+
+def _for(recipe: Recipe, training: ImageSet) -> Recipe:
+    """The recipe with as many outputs as the data have classes, where it takes any number."""
+    if recipe.classes is None:
+        return recipe
+    classes = len(training.classes)
+    if classes < 2:
+        raise RequestError(
+            f"{training.name} has no classes to tell apart; give a folder that has a folder "
+            "'train' "
+            "and one 'val', each with a folder of images for every class"
+        )
+    return replace(recipe, classes=classes, build=partial(recipe.build, classes))
 
 
 def _state(run: _Run) -> _State:
@@ -338,6 +424,7 @@ def _resume(run: _Run, state: _State) -> None:
     state.module.load_state_dict(saved["module"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.ema, state.seconds, state.curves = saved["ema"], saved["seconds"], saved["curves"]
+    state.kept = saved["kept"]
 
 
 def _save_checkpoint(run: _Run, state: _State) -> None:
@@ -348,6 +435,7 @@ def _save_checkpoint(run: _Run, state: _State) -> None:
         "ema": state.ema,
         "seconds": state.seconds,
         "curves": state.curves,
+        "kept": state.kept,
     }
     content = BytesIO()
     torch.save(saved, content)
@@ -371,8 +459,11 @@ def _epoch(run: _Run, state: _State, every: int) -> Iterator[Progress]:
         place = (epoch + 1, recipe.epochs, len(losses), len(batches), mean, state.ema, lr)
         if len(losses) < len(batches):
             yield Progress(*place)
-    state.module.eval()
-    accuracy, dead = _accuracy_and_loss(run, state.module, run.test)[0], _dead(run, state.module)
+    shown = state.shown(recipe)
+    accuracy, dead = _accuracy_and_loss(run, shown, run.test)[0], _dead(run, shown)
+    if epoch + 1 in recipe.keep:
+        weights = half_matrices(shown.state_dict())
+        state.kept |= {f"{epoch + 1}/{name}": value for name, value in weights.items()}
     state.curves.append(
         {
             "epoch": epoch + 1,
@@ -416,7 +507,9 @@ def _step(
     labels: Int64[Tensor, " batch"],
 ) -> float:
     state.optimizer.zero_grad()
-    loss = nn.functional.cross_entropy(state.module(run.look(images)), labels)
+    smoothing = run.recipe.label_smoothing
+    logits = state.module(run.look(images))
+    loss = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
     loss.backward()
     state.optimizer.step()
     if run.recipe.after_step is not None:
@@ -451,7 +544,7 @@ def _accuracy_and_loss(run: _Run, module: nn.Module, images: ImageSet) -> tuple[
 
 def _dead(run: _Run, module: nn.Module) -> dict[str, int]:
     """How many units of each hidden layer are never above 0 on the first training images."""
-    found = records(module, run.recipe.hidden, run.training, stop=WATCHED, look=run.look)
+    found = records(module, run.recipe.hidden, run.training, stop=run.recipe.watched, look=run.look)
     return {name: int((found[f"{name}.maximum"] <= 0).sum()) for name in run.recipe.hidden}
 
 
@@ -460,13 +553,18 @@ def _written(run: _Run, state: _State, tried: tuple[dict[str, Any], ...]) -> Tra
     stem = run.out.with_suffix("") if run.out.suffix == ".safetensors" else run.out
     account = stem.with_name(f"{stem.name}.json")
     kept = stem.with_name(f"{stem.name}.records.safetensors")
-    weights = save(half_matrices(state.module.state_dict()))
-    shipped = copy.deepcopy(state.module).eval()
+    shipped = copy.deepcopy(state.shown(run.recipe))
+    weights = save(half_matrices(shipped.state_dict()))
     shipped.load_state_dict({name: _wide(value) for name, value in load(weights).items()})
     layers = (*run.recipe.hidden, run.recipe.output)
     seen = save(records(shipped, layers, run.training, look=run.look))
     report = _report(run, state, shipped)
     report["sha256"] = {run.out.name: _hash(weights), kept.name: _hash(seen)}
+    if state.kept:
+        epochs = stem.with_name(f"{stem.name}.epochs.safetensors")
+        content = save(state.kept)
+        report["sha256"][epochs.name] = _hash(content)
+        write_atomically(epochs, content)
     report["tried"] = list(tried)
     write_atomically(run.out, weights)
     write_atomically(kept, seen)
@@ -486,9 +584,12 @@ def _report(run: _Run, state: _State, shipped: nn.Module) -> dict[str, Any]:
     recipe = run.recipe
     accuracy, test_loss = _accuracy_and_loss(run, shipped, run.test)
     training_accuracy, training_loss = _accuracy_and_loss(run, shipped, run.training)
+    usual = recipe_named(recipe.name) if recipe.name in RECIPES else recipe
+    other = isinstance(usual, Recipe) and usual.phases != recipe.phases
+    epochs = f" --epochs {recipe.epochs}" if other else ""
     return {
         "network": recipe.name,
-        "command": f"optogram train {recipe.name} --seed {run.seed} -o {run.out.name}",
+        "command": f"optogram train {recipe.name}{epochs} --seed {run.seed} -o {run.out.name}",
         "seed": run.seed,
         "recipe": {
             "optimizer": "SGD",
@@ -502,6 +603,8 @@ def _report(run: _Run, state: _State, shipped: nn.Module) -> dict[str, Any]:
             ],
             "mean": recipe.mean,
             "std": recipe.std,
+            "label_smoothing": recipe.label_smoothing,
+            "kept_epochs": recipe.keep,
             "notes": recipe.notes,
         },
         "data": {
@@ -509,6 +612,7 @@ def _report(run: _Run, state: _State, shipped: nn.Module) -> dict[str, Any]:
                 "name": run.training.name,
                 "images": len(run.training),
                 "digest": run.training.digest,
+                "classes": run.training.classes,
             },
             "test": {"name": run.test.name, "images": len(run.test), "digest": run.test.digest},
         },
