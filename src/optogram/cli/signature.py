@@ -1,6 +1,7 @@
 """A technique's command, built from the one place where it is described: its signature."""
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -109,7 +110,7 @@ def run(
 
 def _ascends(technique: Technique) -> bool:
     """Whether it moves images uphill by `ascend`, every step of which can be filmed."""
-    return technique.function.__globals__.get("ascend") is ascend
+    return getattr(sys.modules[technique.function.__module__], "ascend", None) is ascend
 
 
 def slot(parameter: inspect.Parameter, explanation: str) -> Slot | None:
