@@ -33,7 +33,7 @@ tour: $(STAMP)  ## see every technique on the embedded networks, in one HTML rep
 	@printf 'The report: %s\n' $(CURDIR)/build/tour/*.html
 
 test: $(STAMP)  ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-fast: $(STAMP)  ## run the tests that take less than ten seconds each
 	$(BIN)/python -m pytest -m "not slow"

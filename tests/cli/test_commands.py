@@ -169,7 +169,7 @@ def test_a_terminal_is_told_of_every_epoch(line, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["alexnet", "-o", "w.safetensors"], "mnist-mlp"),
+        (["resnet18", "-o", "w.safetensors"], "mnist-mlp"),
         (["mnist-mlp", "-o", "w.pt"], ".safetensors"),
         (["mnist-mlp", "-o", "nowhere/w.safetensors"], "no folder"),
         (["mnist-mlp"], "--output"),

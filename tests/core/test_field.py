@@ -37,6 +37,8 @@ def opened(module: nn.Module) -> nn.Module:
             part.running_mean.zero_()
             part.running_var.fill_(1)
             nn.init.ones_(part.weight)
+        if isinstance(part, nn.ReLU6):  # which positive sums would saturate
+            part.min_val, part.max_val = -torch.inf, torch.inf
     return module.eval()
 
 

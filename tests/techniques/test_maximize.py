@@ -609,7 +609,7 @@ class TestOptions:
             ({"unit": "conv:7"}, "no unit conv:7"),
             ({"unit": []}, "no unit was asked for"),
             ({"batch": 0}, "batch=0: at least 1"),
-            ({"optimizer": "LBFGS"}, "no optimiser called 'LBFGS'"),
+            ({"optimizer": "Newton"}, "no optimiser called 'Newton'"),
             ({"schedule": "slow"}, "no schedule called 'slow'"),
             ({"param": "norm(1)"}, "is no Parameterization: it is a Objective"),
             ({"param": "circle()"}, "no 'circle'"),

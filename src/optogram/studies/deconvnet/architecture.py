@@ -1,5 +1,6 @@
 """Section 5: the first layer of the old and the new architecture, and what the change bought."""
 
+import re
 from typing import Any
 
 import torch
@@ -51,7 +52,11 @@ def architecture(bench: Bench) -> Found:
                 f"{second}: projection of the strongest patch, and the patch",
             ],
         )
-        figures.append(Figure(f"architecture-{network.name.replace(':', '-')}", _CAPTION, drawing))
+        figures.append(
+            Figure(
+                f"architecture-{re.sub(r'[^A-Za-z0-9_.-]+', '-', network.name)}", _CAPTION, drawing
+            )
+        )
     comparison = bench.accounts.get("comparison")
     numbers: dict[str, Any] = {"networks": found, "comparison": comparison}
     claims = () if bench.other is None else _claims(bench, found, comparison)
