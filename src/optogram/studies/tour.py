@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from optogram.core import progress
-from optogram.core.chance import generator
 from optogram.core.network import Network
 from optogram.core.unit import Unit
 from optogram.pictures import Attribution, Picture, Report, Sheet
@@ -205,24 +204,26 @@ def remade(report: Report, network: Network, seed: int) -> None:
     section = report.section(
         "What does a layer believe to see?",
         "DeepDream: the digit is changed until a layer answers more strongly to what it answers to "
-        "already. On a network of photographs this grows eyes and animals; on one of digits, "
-        "strokes.",
+        "already. On a network of digits this grows strokes; on one of photographs, what it knows: "
+        "the second row is a small one that learned 20 kinds of things, before a photograph.",
     )
     dreams = [dream(network, digit, layer, steps=20, seed=seed) for layer in ("fc1", "fc3", "fc7")]
     section.pictures([_given(digit), *dreams])
+    photo, small = _small(data("photos")[1][0]), load("tiny-zfnet")
+    dreams = [dream(small, photo, layer, steps=15, seed=seed) for layer in ("conv2", "conv4")]
+    section.pictures([_given(photo), *dreams])
 
 
 def painted(report: Report, network: Network, seed: int) -> None:
     """A photograph in the textures of another."""
     photos = data("photos")
     photo, texture = (_small(photos[number][0]) for number in (1, 4))
-    looks = _untrained()
+    looks = load("tiny-zfnet")
     section = report.section(
         "And what is texture?",
         "Style transfer: a photograph is repainted until products of channels, averaged over all "
         "places, are those of another image. They know which features go together and not where. "
-        "No network of photographs is shipped, so this one has random weights, which is enough for "
-        "colours and strokes; with VGG-19 the textures are larger.",
+        "The network is a small one for photographs of 64x64; with VGG-19 the textures are larger.",
     )
     options: dict[str, Any] = {"steps": 40, "content_weight": 0.3, "seed": seed}
     art = stylize(looks, photo, texture, **options)
@@ -235,19 +236,6 @@ def _given(image: torch.Tensor, name: str = "the image") -> Picture:
 
 def _small(photo: torch.Tensor) -> torch.Tensor:
     return fit(photo, (3, 96, 128))
-
-
-def _untrained() -> Network:
-    """Two sizes of maps with fixed random weights."""
-    module = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 24, 5, padding=2), torch.nn.ReLU(), torch.nn.AvgPool2d(2),
-        torch.nn.Conv2d(24, 32, 5, padding=2), torch.nn.ReLU(),
-    )  # fmt: skip
-    with torch.no_grad():
-        for number, weight in enumerate(module.parameters()):
-            drawn = torch.randn(weight.shape, generator=generator("tour", number))
-            weight.copy_(drawn * (2 / max(weight[0].numel(), 1)) ** 0.5 * (weight.dim() > 1))
-    return Network(module, (3, 96, 128), mean=(0.5,) * 3, std=(0.25,) * 3, name="untrained")
 
 
 def photographs(report: Report, network: Network, seed: int) -> None:
