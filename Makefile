@@ -32,6 +32,9 @@ tour: $(STAMP)  ## see every technique on the embedded networks, in one HTML rep
 	$(BIN)/optogram tour -o build/tour
 	@printf 'The report: %s\n' $(CURDIR)/build/tour/*.html
 
+# Two workers on two cores: each with one thread, or they get in each other's way.
+test test-fast: export OMP_NUM_THREADS = 1
+
 test: $(STAMP)  ## run every test
 	$(BIN)/python -m pytest -n 2
 
