@@ -97,13 +97,22 @@ def test_gibbs_draws_visible_units_around_their_mean_with_variance_one():
     torch.testing.assert_close(drawn.var(0), torch.ones(6).double(), atol=0.03, rtol=0)
 
 
+def uniform(rows, columns, chance):
+    """The numbers that a coin is compared with, from whole 64-bit draws, four in each."""
+    drawn = torch.empty(-(-rows * columns // 4), dtype=torch.int64)
+    words = drawn.random_(-(2**63), None, generator=chance).tolist()
+    quarters = [(word >> 16 * place) & 0xFFFF for word in words for place in range(4)]
+    signed = [(quarter + 2**15) % 2**16 for quarter in quarters[: rows * columns]]
+    return (torch.tensor(signed).double().reshape(rows, columns) + 0.5) / 2**16
+
+
 def test_one_step_of_contrastive_divergence_is_its_closed_form():
     """With the same uniform numbers, the sums written out unit by unit."""
     rbm, twin = random_machine(4, 3, 0.3), random_machine(4, 3, 0.3)
     data = torch.tensor([[1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 0, 0]]).double()
     learn(rbm, data, Rates(lr=0.1, sampled=True), {}, generator("step"))
     chance = generator("step")
-    coins = [torch.rand(3, n, generator=chance, dtype=torch.float64) for n in (3, 4)]
+    coins = [uniform(3, n, chance) for n in (3, 4)]
     sigmoid = lambda x: 1 / (1 + math.exp(-x))  # noqa: E731
     w, b, c = twin.weight, twin.visible, twin.hidden
     active = [
@@ -302,7 +311,7 @@ def test_persistent_learning_multiplies_data_and_chains_as_if_apart():
         chance = generator("step") if number else chance
         model = twin.draw_down(chains, chance)
         believed, active = twin.up(model), twin.up(data)
-        chains = (torch.rand(10, 5, generator=chance, dtype=torch.float64) < believed).double()
+        chains = (uniform(10, 5, chance) < believed).double()
         velocity = 0.5 * velocity + 0.1 * (active.T @ data - believed.T @ model) / 10
         twin.weight.add_(velocity)
         twin.visible.add_(0.1 * (data.mean(0) - model.mean(0)))

@@ -78,7 +78,13 @@ class BeliefNetwork(Protocol):
 def flip(
     probabilities: Float[Tensor, "*shape"], chance: torch.Generator
 ) -> Float[Tensor, "*shape"]:
-    """Coins that show 1 with these probabilities, else 0."""
-    shape, dtype = probabilities.shape, probabilities.dtype
-    uniform = torch.rand(shape, generator=chance, dtype=dtype).to(probabilities.device)
-    return (uniform < probabilities).to(dtype)
+    """Coins that show 1 with these probabilities, to within 1e-5, else 0.
+
+    A coin costs 16 random bits, of which four are drawn at once: in a machine that learns, drawing
+    a float for each takes a fifth of the time.
+    """
+    bits = torch.empty(-(-probabilities.numel() // 4), dtype=torch.int64)
+    bits.random_(-(2**63), None, generator=chance)
+    level = bits.view(torch.int16)[: probabilities.numel()].view(probabilities.shape)
+    level = level.to(probabilities.device).to(probabilities.dtype)
+    return torch.lt(level, probabilities * 2**16 - (2**15 + 0.5), out=level)

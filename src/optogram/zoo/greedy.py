@@ -22,6 +22,7 @@ from jaxtyping import Float, Int64
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from optogram.core.boltzmann import flip
 from optogram.core.chance import generator
 from optogram.pictures.errors import RequestError
 from optogram.pictures.files import write_atomically
@@ -177,8 +178,7 @@ def _thinned(stack: Stack, batch: Batch, dropped: tuple[float, float]) -> Flat:
 def _left(values: Flat, share: float, chance: torch.Generator) -> Flat:
     if not share:
         return values
-    kept = torch.rand(values.shape, generator=chance, dtype=values.dtype) >= share
-    return values * kept.to(values.device) / (1 - share)
+    return values * flip(torch.full_like(values, 1 - share), chance) / (1 - share)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,8 @@ from optogram.core.chance import generator
 
 LAST = 0.9
 """What the running mean of a hidden unit's activity keeps of the steps before."""
+RECONSTRUCTED = 10
+"""Every how many steps images are reconstructed, where that costs a product of its own."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,20 @@ class Rates:
 
 @dataclass(frozen=True, eq=False)
 class Halved(Boltzmann):
-    """A machine that rounds what it multiplies to bfloat16."""
+    """A machine that rounds what it multiplies to bfloat16; its weights once, when it is made."""
+
+    rounded: Float[Tensor, "hidden visible"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rounded", self.weight.bfloat16())
 
     def up(self, visible: Visible) -> Hidden:
         """The chance of each hidden unit to be 1, given the visible ones."""
-        return (_halved(visible, self.weight.T) + self.hidden).sigmoid_()
+        return (visible.bfloat16() @ self.rounded.T + self.hidden).sigmoid_()
 
     def down(self, hidden: Hidden) -> Visible:
         """The mean of each visible unit, given the hidden ones."""
-        inputs = _halved(hidden, self.weight) + self.visible
+        inputs = hidden.bfloat16() @ self.rounded + self.visible
         return inputs if self.gaussian else inputs.sigmoid_()
 
 
@@ -87,8 +94,8 @@ def learn(
         chance: gives every random number of this step.
 
     Returns:
-        The mean squared distance between data and their reconstruction, over the batch or, where
-        that costs a product of its own, a tenth of it: a sign of life, and not what is minimised.
+        The mean squared distance between data and their reconstruction: a sign of life, and not
+        what is minimised. Where it costs a product of its own it is that of every tenth step.
     """
     if rates.half:
         rbm = Halved(rbm.weight, rbm.visible, rbm.hidden, rbm.gaussian)
@@ -102,13 +109,26 @@ def learn(
         active, believed = rbm.up(torch.cat([data, model])).split([len(data), len(model)])
     if rates.persistent:
         memory["chains"] = flip(believed, chance)
-    move = contrast(data, active, model, believed, half=rates.half)
-    _calm(move, data, active, rates, memory)
-    tenth = len(data) if rates.k == 1 and not rates.persistent else -(-len(data) // 10)
-    seen = model if tenth == len(data) else rbm.down(active[:tenth])
-    for name in ("weight", "visible", "hidden"):
-        _step(getattr(rbm, name), getattr(move, name), name, rates, memory)
-    return float((data[:tenth] - seen).square().sum(1).mean())
+    error = _reconstruction(rbm, data, active, model, rates, memory)
+    hidden, visible = _sides(data, active, model, believed)
+    weight = _moving("weight", rbm.weight, rates, memory)
+    if rates.half:
+        weight.add_(hidden.T.bfloat16() @ visible.bfloat16(), alpha=rates.lr)
+    else:
+        weight.addmm_(hidden.T, visible, alpha=rates.lr)
+    biases = _moving("visible", rbm.visible, rates, memory)
+    biases.add_(data.mean(0) - model.mean(0), alpha=rates.lr)
+    thresholds = _moving("hidden", rbm.hidden, rates, memory)
+    thresholds.add_(hidden.sum(0), alpha=rates.lr)
+    if rates.sparsity is not None:
+        pull = _calm(active.mean(0), rates.sparsity, memory) * rates.pull
+        thresholds.add_(pull, alpha=rates.lr)
+        weight.addr_(pull, data.mean(0), alpha=rates.lr)
+    if rates.momentum:
+        rbm.weight.add_(weight)
+        rbm.visible.add_(biases)
+        rbm.hidden.add_(thresholds)
+    return error
 
 
 def gibbs(rbm: Boltzmann, start: Hidden, rates: Rates, chance: torch.Generator) -> Visible:
@@ -126,17 +146,10 @@ def contrast(
     active: Hidden,
     model: Float[Tensor, "chain visible"],
     believed: Float[Tensor, "chain hidden"],
-    *,
-    half: bool = False,
 ) -> Push:
     """What data and model say differently: <v h> of the one minus that of the other, in means."""
-    hidden = torch.cat([active / len(data), believed / -len(model)]).T
-    visible = torch.cat([data, model])
-    return Push(
-        _halved(hidden, visible) if half else hidden @ visible,
-        data.mean(0) - model.mean(0),
-        active.mean(0) - believed.mean(0),
-    )
+    hidden, visible = _sides(data, active, model, believed)
+    return Push(hidden.T @ visible, data.mean(0) - model.mean(0), hidden.sum(0))
 
 
 @torch.no_grad()
@@ -209,31 +222,51 @@ def _between(rbm: Boltzmann, base: Float[Tensor, " visible"], share: float) -> B
     return Boltzmann(share * rbm.weight, visible, share * rbm.hidden, rbm.gaussian)
 
 
+def _sides(
+    data: Visible,
+    active: Hidden,
+    model: Float[Tensor, "chain visible"],
+    believed: Float[Tensor, "chain hidden"],
+) -> tuple[Float[Tensor, "row hidden"], Float[Tensor, "row visible"]]:
+    """The two matrices whose product is the contrast of the weights."""
+    return torch.cat([active / len(data), believed / -len(model)]), torch.cat([data, model])
+
+
+def _reconstruction(
+    rbm: Boltzmann,
+    data: Visible,
+    active: Hidden,
+    model: Visible,
+    rates: Rates,
+    memory: dict[str, Tensor],
+) -> float:
+    if rates.k == 1 and not rates.persistent:
+        return float((data - model).square().sum(1).mean())
+    steps = memory.setdefault("steps", torch.zeros((), dtype=torch.int64))
+    if steps % RECONSTRUCTED == 0:
+        error = (data - rbm.down(active)).square().sum(1).mean()
+        memory["reconstruction"] = error.cpu()
+    steps += 1
+    return float(memory["reconstruction"])
+
+
+def _moving(name: str, parameter: Tensor, rates: Rates, memory: dict[str, Tensor]) -> Tensor:
+    """What a step is added to: the velocity, made ready for it, or without momentum the parameter.
+
+    One product then adds to what is there, and no other matrix as large is made.
+    """
+    decay = rates.lr * rates.decay if name == "weight" else 0.0
+    if not rates.momentum:
+        return parameter.mul_(1 - decay) if decay else parameter
+    velocity = memory.setdefault(f"{name}.velocity", torch.zeros_like(parameter))
+    velocity.mul_(rates.momentum)
+    return velocity.sub_(parameter, alpha=decay) if decay else velocity
+
+
 def _calm(
-    move: Push, data: Visible, active: Hidden, rates: Rates, memory: dict[str, Tensor]
-) -> None:
-    """Pull hidden units towards being as seldom 1 as they should."""
-    if rates.sparsity is None:
-        return
-    before = memory.get("activity", active.mean(0))
-    activity = LAST * before + (1 - LAST) * active.mean(0)
-    memory["activity"] = activity
-    pull = rates.pull * (rates.sparsity - activity)
-    move.hidden.add_(pull)
-    move.weight.add_(pull[:, None] * data.mean(0))
-
-
-def _step(
-    parameter: Tensor, move: Tensor, name: str, rates: Rates, memory: dict[str, Tensor]
-) -> None:
-    if name == "weight" and rates.decay:
-        move.sub_(parameter, alpha=rates.decay)
-    if f"{name}.velocity" not in memory:
-        memory[f"{name}.velocity"] = torch.zeros_like(parameter)
-    velocity = memory[f"{name}.velocity"]
-    velocity.mul_(rates.momentum).add_(move, alpha=rates.lr)
-    parameter.add_(velocity)
-
-
-def _halved(left: Float[Tensor, "a b"], right: Float[Tensor, "b c"]) -> Float[Tensor, "a c"]:
-    return (left.bfloat16() @ right.bfloat16()).to(left.dtype)
+    active: Float[Tensor, " hidden"], sparsity: float, memory: dict[str, Tensor]
+) -> Float[Tensor, " hidden"]:
+    """How much seldomer than wanted each hidden unit has been 1 of late."""
+    before = memory.get("activity", active)
+    memory["activity"] = LAST * before + (1 - LAST) * active
+    return sparsity - memory["activity"]
