@@ -17,6 +17,7 @@ from optogram.zoo.rbm import (
     machine,
     pseudo_likelihood,
 )
+from tests.zoo.coins import uniform
 
 
 def random_machine(visible=6, hidden=5, scale=1.0, seed=0, gaussian=False):
@@ -95,15 +96,6 @@ def test_gibbs_draws_visible_units_around_their_mean_with_variance_one():
     drawn = rbm.draw_down(hidden, generator("draw"))
     torch.testing.assert_close(drawn.mean(0), rbm.down(hidden)[0], atol=0.03, rtol=0)
     torch.testing.assert_close(drawn.var(0), torch.ones(6).double(), atol=0.03, rtol=0)
-
-
-def uniform(rows, columns, chance):
-    """The numbers that a coin is compared with, from whole 64-bit draws, four in each."""
-    drawn = torch.empty(-(-rows * columns // 4), dtype=torch.int64)
-    words = drawn.random_(-(2**63), None, generator=chance).tolist()
-    quarters = [(word >> 16 * place) & 0xFFFF for word in words for place in range(4)]
-    signed = [(quarter + 2**15) % 2**16 for quarter in quarters[: rows * columns]]
-    return (torch.tensor(signed).double().reshape(rows, columns) + 0.5) / 2**16
 
 
 def test_one_step_of_contrastive_divergence_is_its_closed_form():

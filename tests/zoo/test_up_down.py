@@ -11,6 +11,7 @@ from optogram.zoo.dbn import machine_lesson, up_down, up_down_lesson
 from optogram.zoo.greedy import Batch
 from optogram.zoo.rbm import Rates
 from optogram.zoo.stack import DeepBelief
+from tests.zoo.coins import uniform
 
 
 def states(count):
@@ -44,7 +45,7 @@ def test_a_step_is_the_formulas_of_the_paper():
     data = states(5)[[3, 12, 25]]
     up_down(stack, data, 0.1, 1, generator("step"))
     chance = generator("step")
-    coins = [torch.rand(3, n, generator=chance) for n in (4, 3, 4, 5)]
+    coins = [uniform(3, n, chance) for n in (4, 3, 4, 5)]
     lower, top = twin.boltzmanns()
     sigmoid = torch.sigmoid
     awake = (coins[0] < sigmoid(data @ lower.weight.T + lower.hidden)).float()
