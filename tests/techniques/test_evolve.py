@@ -86,8 +86,10 @@ def test_crossover_keeps_the_middle_of_the_parents():
     others = [np.full(400, 160, np.uint8)] * 50
     encoding = Direct((1, 20, 20), rate=1e-9)
     streams = Streams(0, tuple(map(str, range(50))))
-    children = np.stack(encoding.children(parents, others, streams, 1)).astype(float)
+    born, said = encoding.children(parents, others, streams, 1)
+    children = np.stack(born).astype(float)
     crossed = (children != 60).any(1)
+    assert said == crossed.tolist()
     assert 0.25 < crossed.mean() < 0.75
     # The child near the first parent; its mirror image is near the other.
     assert abs(np.median(children[crossed]) - 60) < 12
@@ -160,21 +162,39 @@ def test_a_killed_run_resumes_to_the_same_archive(mlp, tmp_path):
 def test_a_child_takes_the_niches_it_is_better_in_and_no_others():
     archive = Archive({"population": 2, "shape": [1, 1, 1]})
     genomes = [np.array([1], np.uint8), np.array([2], np.uint8)]
-    elites._admit(archive, [None, None], genomes, torch.tensor([[0.2, 0.9, 0.5], [0.3, 0.1, 0.5]]))
+    elites._admit(archive, [(), ()], genomes, torch.tensor([[0.2, 0.9, 0.5], [0.3, 0.1, 0.5]]))
     assert archive.champions == [1, 0, 0]
     archive.generation = 1
-    elites._admit(archive, [1, 0], genomes, torch.tensor([[0.3, 0.95, 0.1], [0.1, 0.2, 0.4]]))
+    elites._admit(
+        archive, [(1,), (0, 1)], genomes, torch.tensor([[0.3, 0.95, 0.1], [0.1, 0.2, 0.4]])
+    )
     assert archive.champions == [1, 2, 0]  # an equal one takes nothing
     assert archive.fitness == pytest.approx([0.3, 0.95, 0.5])
-    assert [being.number for being in archive.line(1)] == [1, 2]
+    assert [being.number for being in archive.tree(2)] == [1, 2]
+    archive.generation = 2
+    elites._admit(archive, [(2, 0), (2,)], genomes, torch.tensor([[0.1, 0.1, 0.8], [0, 0, 0]]))
+    assert archive.champions == [1, 2, 4]
+    assert [being.number for being in archive.tree(4)] == [0, 1, 2, 4]
+    archive.swept()
+    assert set(archive.beings) == {0, 1, 2, 4}
 
 
-def test_a_family_is_a_line_of_parents(mlp):
-    sheet = og.evolve(mlp, "output:1", generations=30, population=30, family=4)
-    born = [dict(picture.measures)["born in generation"] for picture in sheet]
-    assert 1 <= len(sheet) <= 5
-    assert born == sorted(set(born))
+@pytest.mark.parametrize("encoding", ["direct", "cppn"])
+def test_a_family_is_a_champion_and_all_whom_it_comes_from(mlp, encoding):
+    settings = {"generations": 30, "population": 30, "encoding": encoding}
+    sheet = og.evolve(mlp, "output:1", family=10**6, **settings)
+    facts = [dict(picture.measures) for picture in sheet]
+    numbers = [each["number"] for each in facts]
+    assert numbers == sorted(set(numbers))
+    named = [
+        each[kind] for each in facts for kind in ("first parent", "second parent") if kind in each
+    ]
+    # Everybody but the champion is somebody's parent, and every parent is there.
+    assert set(named) == set(numbers[:-1])
+    assert any("second parent" in each for each in facts) == (encoding == "direct")
+    assert all(("first parent" in each) == (each["born in generation"] > 0) for each in facts)
     assert sheet[-1].unit == "output:1"
+    assert len(og.evolve(mlp, "output:1", family=4, **settings)) == 5
 
 
 def test_hidden_units_are_niches_too(mlp):

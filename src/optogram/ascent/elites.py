@@ -34,13 +34,14 @@ SMALL = 4096  # numbers of an image, up to which the archive keeps ancestors' pi
 
 @dataclass(frozen=True, eq=False)
 class Being:
-    """One image of the archive: its number, its first parent, when it was born, its genome.
+    """One image of the archive: its number, its parents, when it was born, its genome.
 
+    `parents` are none in the first generation, two where a crossover had a part, else one.
     `genome` is None for a large image's ancestor that is no champion any more.
     """
 
     number: int
-    parent: int | None
+    parents: tuple[int, ...]
     born: int
     genome: Genome
 
@@ -61,24 +62,20 @@ class Archive:
     beings: dict[int, Being] = field(default_factory=dict)
     niches: dict[int, list[int]] = field(default_factory=dict)
 
-    def line(self, niche: int) -> list[Being]:
-        """A champion's first parents, the oldest first, itself at the end."""
-        line: list[Being] = []
-        number: int | None = self.champions[niche]
-        while number is not None:
-            line.append(self.beings[number])
-            number = line[-1].parent
-        return line[::-1]
+    def tree(self, *numbers: int) -> list[Being]:
+        """Some beings and all whom they come from, the oldest first."""
+        found: dict[int, Being] = {}
+        asked = list(numbers)
+        while asked:
+            number = asked.pop()
+            if number not in found:
+                found[number] = self.beings[number]
+                asked.extend(found[number].parents)
+        return [found[number] for number in sorted(found)]
 
     def swept(self) -> None:
         """Forget who is no champion's ancestor."""
-        kept: dict[int, Being] = {}
-        for number in set(self.champions):
-            here: int | None = number
-            while here is not None and here not in kept:
-                kept[here] = self.beings[here]
-                here = kept[here].parent
-        self.beings = dict(sorted(kept.items()))
+        self.beings = {being.number: being for being in self.tree(*self.champions)}
         self.niches = {n: self.niches[n] for n in self.beings if n in self.niches}
 
 
@@ -92,8 +89,8 @@ class Encoding(Protocol):
 
     def children(
         self, parents: list[Genome], others: list[Genome], streams: Streams, generation: int
-    ) -> list[Genome]:
-        """A child of each parent; `others` are for those that have two."""
+    ) -> tuple[list[Genome], list[bool]]:
+        """A child of each parent, and whether the one of `others` had a part in it."""
         ...
 
     def paint(self, genome: Genome) -> np.ndarray:
@@ -123,7 +120,7 @@ class Direct:
 
     def children(
         self, parents: list[Genome], others: list[Genome], streams: Streams, generation: int
-    ) -> list[Genome]:
+    ) -> tuple[list[Genome], list[bool]]:
         """Crossed with half of the others, then each pixel changed with the rate."""
         size, step = len(parents[0]), generation
         one, other = (np.stack(some).astype(np.float64) / 255 for some in (parents, others))
@@ -138,7 +135,7 @@ class Direct:
         where = streams.uniform("where", size, step).numpy() < rate
         much = polynomial(streams.uniform("much", size, step).numpy(), ETA_MUTATION)
         child = np.where(where, child + much, child)
-        return list(np.rint(child.clip(0, 1) * 255).astype(np.uint8))
+        return list(np.rint(child.clip(0, 1) * 255).astype(np.uint8)), crossed[:, 0].tolist()
 
     def paint(self, genome: Genome) -> np.ndarray:
         """The bytes in rows."""
@@ -167,11 +164,12 @@ class Painted:
 
     def children(
         self, parents: list[Genome], others: list[Genome], streams: Streams, generation: int
-    ) -> list[Genome]:
+    ) -> tuple[list[Genome], list[bool]]:
         """Each mutated."""
         rows = streams.uniform("mutation", formula.needed(parents), generation).tolist()
         pairs = zip(parents, rows, strict=True)
-        return [formula.mutated(p, iter(row), self.rate, ETA_MUTATION) for p, row in pairs]
+        mutated = [formula.mutated(p, iter(row), self.rate, ETA_MUTATION) for p, row in pairs]
+        return mutated, [False] * len(mutated)
 
     def paint(self, genome: Genome) -> np.ndarray:
         """The formula's answer at every pixel."""
@@ -199,16 +197,19 @@ def breed(
     while archive.generation < generations:
         step = archive.generation
         if step == 0:
-            parents: list[int | None] = [None] * population
+            parents: list[tuple[int, ...]] = [()] * population
             genomes = encoding.first(population, streams)
         else:
             drawn = streams.integers("parents", 0, len(archive.champions) - 1, 2, step).tolist()
             chosen = [[archive.champions[n] for n in pair] for pair in drawn]
-            parents = [one for one, _ in chosen]
             mothers, fathers = (
                 [archive.beings[pair[side]].genome for pair in chosen] for side in (0, 1)
             )
-            genomes = encoding.children(mothers, fathers, streams, step)
+            genomes, crossed = encoding.children(mothers, fathers, streams, step)
+            parents = [
+                (one, other) if both and one != other else (one,)
+                for (one, other), both in zip(chosen, crossed, strict=True)
+            ]
         _admit(archive, parents, genomes, judge(as_images(encoding, genomes)))
         archive.generation += 1
         archive.history.append(list(archive.fitness))
@@ -223,7 +224,7 @@ def as_images(
 
 
 def _admit(
-    archive: Archive, parents: list[int | None], genomes: list[Genome], scores: Tensor
+    archive: Archive, parents: list[tuple[int, ...]], genomes: list[Genome], scores: Tensor
 ) -> None:
     """Each niche to the best child, where that beats its champion."""
     best, place = scores.cpu().max(0)
@@ -248,7 +249,7 @@ def save(archive: Archive, encoding: Encoding, path: str | os.PathLike[str]) -> 
     small = int(np.prod(archive.settings["shape"])) <= SMALL or isinstance(encoding, Painted)
     keeps = set(archive.beings) if small else set(archive.champions)
     beings = [
-        [b.number, b.parent, b.born, encoding.write(b.genome) if b.number in keeps else None]
+        [b.number, b.parents, b.born, encoding.write(b.genome) if b.number in keeps else None]
         for b in archive.beings.values()
     ]
     content = {
@@ -276,8 +277,8 @@ def load(
         found = json.loads(Path(path).read_text("utf-8"))
         known = found["settings"]
         beings = [
-            Being(number, parent, born, None if genome is None else encoding.read(genome))
-            for number, parent, born, genome in found["beings"]
+            Being(number, tuple(parents), born, None if genome is None else encoding.read(genome))
+            for number, parents, born, genome in found["beings"]
         ]
         archive = Archive(
             dict(settings),

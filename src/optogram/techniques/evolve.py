@@ -56,15 +56,16 @@ def evolve(
         population: children a generation; the authors' 200 for MNIST, 400 for ImageNet.
         rate: chance of a pixel, or of a weight or neuron of a formula, to mutate; for pixels it is
             halved every 1000 generations.
-        family: how many of a champion's line of first parents to show before it, evenly chosen; of
-            each the niche that it first won.
+        family: how many of those whom a champion comes from to show before it, evenly chosen from
+            its family tree by age; of each the niche that it first won, and its parents' numbers.
         archive: a .json file that the champions and their ancestors are kept in: a run that was
             stopped goes on there, and one that was finished can be given more generations.
         seed: decides every random number.
 
     Returns:
         A Picture, or a Sheet where there are several. `history` is the champion's fitness after
-        each generation, `measures` when it was born and how many images were shown to the network.
+        each generation, `measures` its number, its parents' and when it was born, and how many
+        images were shown to the network.
 
     Raises RequestError for unknown units and options, and for an archive of another run.
     """
@@ -159,13 +160,13 @@ class _Run:
 
     def shown(self, archive: Archive, niche: int, generations: int, family: int) -> list[Picture]:
         """A niche's champion, before it some of those it comes from."""
-        line = [being for being in archive.line(niche) if being.genome is not None]
-        before = line[:-1]
+        tree = archive.tree(archive.champions[niche])
+        *before, last = (being for being in tree if being.genome is not None)
         if len(before) > family:
             places = np.linspace(0, len(before) - 1, family).round().astype(int)
             before = [before[place] for place in places]
         past = [self._picture(archive, archive.niches[b.number][0], b) for b in before]
-        champion = self._picture(archive, niche, line[-1])
+        champion = self._picture(archive, niche, last)
         history = torch.tensor([row[niche] for row in archive.history], dtype=torch.float32)
         shown = float(generations * archive.settings["population"])
         measures = (*champion.measures, ("images shown", shown))
@@ -188,7 +189,11 @@ class _Run:
             verdict="fooled" if reached else "failed",
             best_in_data=best,
             answers=answers(self.network, images)[0],
-            measures=(("born in generation", float(being.born)),),
+            measures=(
+                ("number", float(being.number)),
+                *zip(("first parent", "second parent"), map(float, being.parents), strict=False),
+                ("born in generation", float(being.born)),
+            ),
         )
 
     def _check_file(self) -> None:
