@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,7 +34,8 @@ def main(names: list[str]) -> int:
         started = time.perf_counter()
         results[name] = importlib.import_module(f"benchmarks.bench_{name}").run()
         seconds = time.perf_counter() - started
-        console.print(table(f"{name} ({seconds:.0f} s)", results[name]))
+        for drawn in tables(f"{name} ({seconds:.0f} s)", results[name]):
+            console.print(drawn)
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n")
     TABLES.write_text(markdown(results))
@@ -46,12 +48,20 @@ def benchmarks() -> list[str]:
     return sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
 
 
-def table(title: str, rows: list[Row]) -> Table:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    drawn = Table(*columns, title=title)
+def tables(title: str, rows: list[Row]) -> Iterator[Table]:
+    for columns, same in groups(rows).items():
+        drawn = Table(*columns, title=title)
+        for row in same:
+            drawn.add_row(*(shown(row[name]) for name in columns))
+        yield drawn
+
+
+def groups(rows: list[Row]) -> dict[tuple[str, ...], list[Row]]:
+    """The rows with the same columns, together."""
+    found: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        drawn.add_row(*(shown(row.get(name, "")) for name in columns))
-    return drawn
+        found.setdefault(tuple(row), []).append(row)
+    return found
 
 
 def markdown(results: dict[str, list[Row]]) -> str:
@@ -59,10 +69,11 @@ def markdown(results: dict[str, list[Row]]) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in machine().items() if value is not None)
     parts = [f"Measured on {date.today():%d %B %Y}: {facts}."]
     for name, rows in results.items():
-        columns = list(dict.fromkeys(column for row in rows for column in row))
-        lines = [columns, ["---"] * len(columns)]
-        lines += [[shown(row.get(column, "")) for column in columns] for row in rows]
-        parts.append(f"## {name}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts.append(f"## {name}")
+        for columns, same in groups(rows).items():
+            lines = [list(columns), ["---"] * len(columns)]
+            lines += [[shown(row[column]) for column in columns] for row in same]
+            parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,6 +6,7 @@ a small network, and where that does not suit it, another network.
 
 import inspect
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import optogram as og
 from optogram.core import Network, techniques
 from optogram.core.listen import _MODES
 from optogram.core.technique import call
@@ -24,7 +26,7 @@ from optogram.survey import from_arrays
 from optogram.zoo.stack import DeepBelief
 from tests.core.nets import images, left_as_found, named, octets
 
-SHAPE = (3, 12, 12)
+SHAPE, GREY = (3, 12, 12), (1, 15, 13)
 IMAGE = images(1, SHAPE, seed=5)[0]
 
 
@@ -42,12 +44,13 @@ class Breaks(nn.Module):
         return x
 
 
-def seeing() -> nn.Module:
+def seeing(shape: tuple[int, int, int] = SHAPE) -> nn.Module:
     """A small network as one finds them: in training, half frozen, with gradients and hooks."""
+    seen = 5 * (shape[1] // 2) * (shape[2] // 2)
     module = named(
-        conv=nn.Conv2d(3, 6, 3, padding=1), relu=nn.ReLU(inplace=True), pool=nn.MaxPool2d(2),
-        breaks=Breaks(), late=nn.Conv2d(6, 5, 3, padding=1), act=nn.ReLU(), flat=nn.Flatten(),
-        drop=nn.Dropout(0.4), fc=nn.Linear(180, 4),
+        conv=nn.Conv2d(shape[0], 6, 3, padding=1), relu=nn.ReLU(inplace=True),
+        pool=nn.MaxPool2d(2), breaks=Breaks(), late=nn.Conv2d(6, 5, 3, padding=1), act=nn.ReLU(),
+        flat=nn.Flatten(), drop=nn.Dropout(0.4), fc=nn.Linear(seen, 4),
     )  # fmt: skip
     module.train()
     module.late.eval()
@@ -57,14 +60,15 @@ def seeing() -> nn.Module:
     return module
 
 
-def linear() -> nn.Module:
+def linear(shape: tuple[int, int, int] = SHAPE) -> nn.Module:
     """Linear layers alone, with nothing between them that could break."""
-    return named(flat=nn.Flatten(), a=nn.Linear(432, 9), act=nn.Sigmoid(), b=nn.Linear(9, 4))
+    first = nn.Linear(math.prod(shape), 9)
+    return named(flat=nn.Flatten(), a=first, act=nn.Sigmoid(), b=nn.Linear(9, 4))
 
 
-def believing() -> nn.Module:
-    """A deep belief network for images of 3x12x12."""
-    module = DeepBelief((432, 8, 5))
+def believing(shape: tuple[int, int, int] = SHAPE) -> nn.Module:
+    """A deep belief network."""
+    module = DeepBelief((math.prod(shape), 8, 5))
     chance = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -77,7 +81,7 @@ class Case:
     """How a technique is called here; `fails` says that the network has a part that can break."""
 
     arguments: dict[str, Any] = field(default_factory=dict)
-    module: Callable[[], nn.Module] = seeing
+    module: Callable[..., nn.Module] = seeing
     fails: bool = True
 
 
@@ -146,6 +150,14 @@ def made(name: str) -> tuple[Case, Network]:
 
 def run(name: str, network: Network) -> Picture | Attribution | Sheet:
     return call(name, network=network, **CASES[name].arguments)
+
+
+def several_units(case: Case) -> bool:
+    return isinstance(case.arguments.get("unit"), list)
+
+
+def address(item: Picture | Attribution) -> str:
+    return item.unit if isinstance(item, Picture) else item.target
 
 
 def known() -> list[str]:
@@ -273,6 +285,66 @@ def test_its_signature_is_network_then_what_it_is_about_then_options(name):
     assert kinds == sorted(kinds)
     assert all(p.default is inspect.Parameter.empty for p in parameters if p.kind != p.KEYWORD_ONLY)
     assert techniques()[name].summary.endswith(".")
+
+
+@pytest.mark.parametrize("name", known())
+def test_it_takes_grey_images_of_odd_sizes_and_is_made_again_from_its_file(name, tmp_path):
+    case, model = CASES[name], tmp_path / "model.py"
+    model.write_text(
+        f"from tests.test_contract import CASES, GREY\n\n\ndef build():\n"
+        f"    module = CASES[{name!r}].module(GREY)\n    module.shape = GREY\n    return module\n"
+    )
+    network = og.load(f"{model}:build")
+    digits = og.data("digits", split="test", shape=GREY)
+    stand_ins = {
+        "image": og.zoo.image_for(network, "digits:3"),
+        "style": og.zoo.image_for(network, "digits:5"),
+        "start": og.zoo.image_for(network, "digits:3"),
+        "dataset": digits,
+    }
+    arguments = {key: stand_ins.get(key, value) for key, value in case.arguments.items()}
+    result = call(name, network=network, **arguments)
+    again = og.replay(result.save(tmp_path / "made.png"))
+    assert again.identical
+    assert numbers(again.result) == numbers(result)
+
+
+@pytest.mark.parametrize("name", known())
+def test_it_works_in_bfloat16_and_hands_back_float32(name):
+    case, exact = made(name)
+    result = run(name, Network(case.module().bfloat16(), SHAPE, name="coarse", labels=list("abcd")))
+    precise = run(name, exact)
+    pairs = zip(*(r if isinstance(r, Sheet) else [r] for r in (result, precise)), strict=True)
+    for coarse, fine in pairs:
+        assert shown(coarse).dtype == torch.float32
+        assert shown(coarse).shape == shown(fine).shape
+        assert torch.isfinite(shown(coarse)).all()
+        assert (shown(coarse).std() > 0) == (shown(fine).std() > 0), "lost in the rounding"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", known())
+def test_it_runs_on_a_gpu_and_leaves_it_as_it_was(name):
+    case, here = made(name)
+    there = Network(case.module().cuda(), SHAPE, name="contract", labels=list("abcd"))
+    there.module.load_state_dict(here.module.state_dict())
+    with left_as_found(there.module):
+        result = run(name, there)
+    for item in result if isinstance(result, Sheet) else [result]:
+        assert shown(item).device.type == "cpu"
+        assert torch.isfinite(shown(item)).all()
+
+
+@pytest.mark.parametrize("name", [n for n in known() if several_units(CASES[n])])
+def test_a_result_does_not_depend_on_its_company(name):
+    _, network = made(name)
+    together = run(name, network)
+    assert isinstance(together, Sheet)
+    for target in CASES[name].arguments["unit"]:
+        alone = call(name, network=network, **{**CASES[name].arguments, "unit": target})
+        same = [item for item in together if address(item) == str(network.resolve(target))]
+        for one, other in zip(alone if isinstance(alone, Sheet) else [alone], same, strict=True):
+            torch.testing.assert_close(shown(one), shown(other), rtol=0, atol=2e-6)
 
 
 def surroundings() -> dict[str, object]:

@@ -131,7 +131,7 @@ def _is_exact(network: Network, layer: str, crop: Crop) -> bool:
     streams = Streams(0, ("crop", "full"))
     channels, height, width = network.shape
     noise = streams.uniform("crop", channels * height * width).view(2, channels, height, width)
-    full = noise.to(network.device, network.dtype)
+    full = noise.to(network.device, network.image_dtype)
     small = full[:, :, : crop.size[0], : crop.size[1]].flip(2).contiguous()
     pasted, place = crop.pasted(small, full.flip(0))
     try:

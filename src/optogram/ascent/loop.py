@@ -115,7 +115,9 @@ def ascend(
     factor = _schedule(schedule)
     streams = Streams(seed, tuple(owners))
     param.begin(
-        shape or network.shape, streams, torch.empty((), device=network.device, dtype=network.dtype)
+        shape or network.shape,
+        streams,
+        torch.empty((), device=network.device, dtype=network.image_dtype),
     )
     parameters = list(param.parameters())
     climber = _optimizer(optimizer, parameters, lr, momentum)

@@ -151,5 +151,5 @@ def climb(
 
 def _mean(network: Network) -> list[float]:
     """The colour that is 0 after normalising, one number a channel."""
-    one = torch.zeros(1, network.shape[0], 1, 1, device=network.device, dtype=network.dtype)
+    one = torch.zeros(1, network.shape[0], 1, 1, device=network.device, dtype=network.image_dtype)
     return [float(level) for level in baseline_of(network, one, "mean").flatten()]

@@ -75,7 +75,7 @@ def smallest_change(
         raise RequestError(f"steps={steps}: at least 1")
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise RequestError("the image to begin with has values outside [0, 1], or NaN")
-    start = images.detach().to(network.device, network.dtype)
+    start = images.detach().to(network.device, network.image_dtype)
     way = _Way(network, start, objective, goal)
     around = 3 * steps // 4
     way.circle(along or objective, around)

@@ -124,6 +124,11 @@ class Network:
         self._mean, self._std = (self._per_channel(v, n) for v, n in ((mean, "mean"), (std, "std")))
         self.check_weights()
 
+    @property
+    def image_dtype(self) -> torch.dtype:
+        """What images are painted in: the network's dtype, but no coarser than float32."""
+        return torch.promote_types(self.dtype, torch.float32)
+
     def __call__(self, images: Images) -> Tensor:
         """The network's answer to images in [0, 1], usually (batch, classes) before the softmax."""
         return self.read(images, OUTPUT).layers[OUTPUT]

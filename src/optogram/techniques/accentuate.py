@@ -63,7 +63,7 @@ def accentuate(
     target = network.resolve(layer)
     if target.index is not None:
         raise RequestError(f"{layer}: a caricature is of a whole layer, as in {target.layer!r}")
-    image = _of_size(image, size).to(network.device, network.dtype)
+    image = _of_size(image, size).to(network.device, network.image_dtype)
     channels, height, width = image.shape
     begun = param.fourier(start=image if start == "image" else None)
     look = parse(transforms) if isinstance(transforms, str) else transforms

@@ -81,7 +81,7 @@ def dream(
     Raises RequestError for a layer that is not there and for settings that make no sense.
     """
     _check(steps, octaves, scale, lr, jitter, frames, zoom, size)
-    image = _of_size(image, size).to(network.device, network.dtype)
+    image = _of_size(image, size).to(network.device, network.image_dtype)
     question, unit = _question(network, image, layer, guide, tile)
     climb = _Climb(network, question, unit, steps, scale, lr, jitter, clip, tile, seed)
     count = _octaves(network, question, image, scale) if octaves is None else octaves
@@ -251,7 +251,7 @@ def _part(network: Network, target: Target, guide: Photograph | None) -> Objecti
         return ask.energy(target.layer) if target.index is None else ask.activation(target)
     if target.index is not None:
         raise RequestError(f"{target}: a guide is for a whole layer, as in {target.layer!r}")
-    heard = network.read(guide[None].to(network.device, network.dtype), target.layer)
+    heard = network.read(guide[None].to(network.device, network.image_dtype), target.layer)
     if heard.layers[target.layer].dim() != 4:
         raise RequestError(f"{target.layer!r} has no places to compare with a guide's")
     return guided(target.layer, heard.layers[target.layer])

@@ -126,7 +126,7 @@ def _checked(
 ) -> Attribution:
     trusted = trust(way, network, found, target, draws=draws, seed=seed)
     facts = trusted.facts() | followed.facts()
-    image = found.image.to(network.device, network.dtype)
+    image = found.image.to(network.device, network.image_dtype)
     shifts = squares(network, image, str(target), 32, seed)
     numbers = {
         "infidelity": infidelity(network, found, target, shifts),

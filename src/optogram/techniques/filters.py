@@ -66,18 +66,20 @@ def _linear(network: Network, group: list[Unit]) -> tuple[Tensor, Tensor]:
     size = (len(group), *network.shape)
     noise = (
         torch.rand(size[1:], generator=generator("filters"))
-        .to(network.device, network.dtype)
+        .to(network.device, network.image_dtype)
         .expand(size)
     )
     values, weights = value_and_gradient(network, torch.full_like(noise, 0.5), question)
     biases = values - 0.5 * image_sum(weights)
     sizes = weights.abs().flatten(1).amax(1).clamp(min=1e-30)
+    coarse = torch.finfo(network.dtype).eps
     # Far outside the box, and on both sides of it, no ReLU is likely to stay as it was.
     for elsewhere in (noise, 20 * noise - 10, 10 - 20 * noise):
         others, slopes = value_and_gradient(network, elsewhere, question)
         predicted = image_sum(weights * elsewhere) + biases
-        bent = (weights - slopes).abs().flatten(1).amax(1) > 1e-4 * sizes
-        off = (predicted - others).abs() > 1e-3 * others.abs().clamp(min=1)
+        bent = (weights - slopes).abs().flatten(1).amax(1) > max(1e-4, 4 * coarse) * sizes
+        rounded = 4 * coarse * image_sum((weights * elsewhere).abs())
+        off = (predicted - others).abs() > 1e-3 * others.abs().clamp(min=1) + rounded
         if bool((bent | off).any()):
             raise RequestError(
                 f"{group[0].layer!r} is not linear in the image, so its units have no filter "

@@ -150,7 +150,7 @@ def _paired(
         )
     if not bool(((batch >= 0) & (batch <= 1)).all()):
         raise RequestError("the image to start from has values outside [0, 1], or NaN")
-    batch = batch.detach().expand(count, *batch.shape[1:]).to(network.device, network.dtype)
+    batch = batch.detach().expand(count, *batch.shape[1:]).to(network.device, network.image_dtype)
     return asked * (count // len(asked)), batch
 
 

@@ -104,7 +104,7 @@ def stylize(
     shares and masks are not as many.
     """
     _check(steps, scales, size, smooth)
-    image = _of_size(image.to(network.device, network.dtype), size)
+    image = _of_size(image.to(network.device, network.image_dtype), size)
     styles = _styles(style, network)
     chosen = _layers(network, layers, content)
     usual = WEIGHTS[formula]
@@ -362,7 +362,7 @@ def _styles(style: Any, network: Network) -> Styles:
                 f"a style is an image ({network.shape[0]}, height, width); this one is "
                 f"{tuple(read.shape)}"
             )
-        moved = read.to(network.device, network.dtype)
+        moved = read.to(network.device, network.image_dtype)
         if source := getattr(read, "source", None):
             moved.source = source  # type: ignore[attr-defined]
         found.append(moved)

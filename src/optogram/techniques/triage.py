@@ -143,7 +143,7 @@ class Judge:
         return tuple(made)
 
     def _measured(self, images: Images) -> Measures:
-        images = images.to(self.network.device, self.network.dtype)
+        images = images.to(self.network.device, self.network.image_dtype)
         logits = self.network(images)
         winner = logits.argmax(1)
         p = _share(logits, winner)
@@ -301,7 +301,7 @@ def _bred(network: Network, count: int, seed: int) -> Images:
         return torch.zeros(0, *network.shape)
 
     def judge(images: Images) -> Tensor:
-        parts = images.to(network.device, network.dtype).split(_at_once(network))
+        parts = images.to(network.device, network.image_dtype).split(_at_once(network))
         with torch.no_grad():
             return torch.cat([network(part).softmax(1) for part in parts])
 
@@ -332,7 +332,7 @@ def _bank(network: Network, layer: str, images: Images) -> _Bank:
         winners = torch.cat([network(part).argmax(1) for part in parts])
     far = torch.cdist(features, features).fill_diagonal_(torch.inf).amin(1)
     usual = max(float(far.median()), 1e-6)
-    pixels = _small(images.to(network.device, network.dtype))
+    pixels = _small(images.to(network.device, network.image_dtype))
     return _Bank(layer, features, pixels, winners, usual)
 
 
