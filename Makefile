@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 UNFINISHED := .venv/.unfinished
+PEERS := build/peers
 
 # Without compiled files, which this setting forbids, importing torchvision takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := all
-.PHONY: all help setup tour test test-fast check format bench docs names clean
+.PHONY: all help setup tour test test-fast check format bench bench-quick peers docs names clean
 
 all: check test  ## check and test (what plain `make` does)
 
@@ -51,8 +52,17 @@ format: $(STAMP)  ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## measure speed against a plain way of doing the same; writes build/bench.json
-	$(BIN)/python -m benchmarks
+bench: $(STAMP) peers  ## measure speed against a plain way of doing the same; writes build/bench.json
+	OPTOGRAM_PEERS=$(PEERS) $(BIN)/python -m benchmarks
+
+bench-quick: $(STAMP)  ## a part of them, in under five minutes
+	$(BIN)/python -m benchmarks --quick
+
+# Other people's programs, which optogram's own environment could not hold.
+peers: $(PEERS)/.installed
+$(PEERS)/.installed: benchmarks/peers/constraints.txt $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(PEERS) --no-deps -r $<
+	@touch $@
 
 docs: $(STAMP)  ## build the documentation; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q -d build/docs/doctrees docs build/docs/html

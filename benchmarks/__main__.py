@@ -1,5 +1,12 @@
-"""Run every `bench_*.py`, or those named, print a table of each and write build/bench.json."""
+"""Run every `bench_*.py`, or those named, print a table of each and write build/bench.json.
 
+    python -m benchmarks [--quick | --all] [--publish] [NAME ...]
+
+--quick runs a part of them, in under five minutes; --all adds the networks and sizes that take
+long. --publish also writes docs/measured.md, which the page of benchmarks shows.
+"""
+
+import argparse
 import importlib
 import json
 import os
@@ -18,30 +25,68 @@ from rich.table import Table
 HERE = Path(__file__).parent
 REPORT = HERE.parent / "build" / "bench.json"
 TABLES = REPORT.with_suffix(".md")
+PUBLISHED = HERE.parent / "docs" / "measured.md"
+# What the benchmarks read from the environment; those that --quick does not name it leaves out.
+QUICK = {
+    "dream": {},
+    "explain": {},
+    "feature_visualisation": {},
+    "maximize": {},
+    "occlusion": {"OPTOGRAM_BENCH_NETWORKS": "squeezenet1_1"},
+    "rbm": {},
+    "survey": {"OPTOGRAM_BENCH": "mnist-mlp"},
+}
+NETWORKS = "vgg11 vgg16 squeezenet1_1 resnet18 googlenet alexnet mobilenet_v2 densenet121"
+ALL = {
+    "dream": {"OPTOGRAM_BENCH": "all"},
+    "feature_visualisation": {"OPTOGRAM_BENCH": "all"},
+    "fooling": {"OPTOGRAM_BENCH": "all"},
+    "maximize": {"OPTOGRAM_BENCH": "all"},
+    "occlusion": {"OPTOGRAM_BENCH_NETWORKS": NETWORKS},
+}
 PACKAGES = ["optogram", "torch", "torchvision", "numpy"]
 Row = dict[str, object]
 
 
-def main(names: list[str]) -> int:
+def main(words: list[str]) -> int:
+    asked = _arguments(words)
     found = benchmarks()
-    unknown = [name for name in names if name not in found]
+    unknown = [name for name in asked.names if name not in found]
     if unknown:
         print(f"no benchmark called {unknown[0]!r}; there is {', '.join(found) or 'none yet'}")
         return 2
+    size: dict[str, dict[str, str]] = QUICK if asked.quick else ALL if asked.all else {}
     console = Console(width=None if sys.stdout.isatty() else 200)
     results = {}
-    for name in names or found:
+    for name in asked.names or (QUICK if asked.quick else found):
         started = time.perf_counter()
+        os.environ.update(size.get(name, {}))
         results[name] = importlib.import_module(f"benchmarks.bench_{name}").run()
+        for variable in size.get(name, {}):
+            del os.environ[variable]
         seconds = time.perf_counter() - started
         for drawn in tables(f"{name} ({seconds:.0f} s)", results[name]):
             console.print(drawn)
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n")
     TABLES.write_text(markdown(results))
+    if asked.publish:
+        PUBLISHED.write_text(markdown(results))
     said = f"{len(results)} benchmarks; the numbers stand in {REPORT} and {TABLES.name} beside it."
     console.print(said, soft_wrap=True)
     return 0
+
+
+def _arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="a part, in under five minutes")
+    size.add_argument("--all", action="store_true", help="also what takes long")
+    parser.add_argument("--publish", action="store_true", help="write docs/measured.md too")
+    return parser.parse_args(words)
 
 
 def benchmarks() -> list[str]:
