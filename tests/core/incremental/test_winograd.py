@@ -10,7 +10,7 @@ from optogram.core.chance import generator
 from optogram.core.incremental import Occluders, answers, costs, engine, grid
 from optogram.core.incremental.answers import prepared
 from optogram.core.incremental.plan import groups
-from optogram.core.incremental.winograd import TILES, Tiles, transforms
+from optogram.core.incremental.winograd import TILES, Scratch, Tiles, transforms
 
 
 def drawn(shape, *parts, dtype=torch.float32):
@@ -23,7 +23,7 @@ def in_tiles(tiles, maps, size, tile):
     beyond = maps.new_full((len(maps), *whole, maps.shape[-1]), 7.0)
     beyond[:, : size[0] + 2, : size[1] + 2] = maps
     index = np.arange(len(maps) * whole[0] * whole[1], dtype=np.int32).reshape(-1, *whole)
-    return tiles(beyond.flatten(0, 2), index, size, tile)
+    return tiles(beyond.flatten(0, 2), index, size, tile, Scratch())
 
 
 @pytest.mark.parametrize("tile", [tuple(tile) for tile in TILES.tolist()])
@@ -42,12 +42,12 @@ def test_rounding_stays_small_with_as_many_channels_as_networks_have():
         drawn((4, 8, 8, 256), "m").relu(),
     )
     expected = nn.functional.conv2d(maps.double().permute(0, 3, 1, 2), weight.double())
-    for tile in [(2, 2), (4, 4), (6, 6)]:
+    for tile in [(2, 2), (4, 4), (6, 6), (7, 7), (8, 8)]:
         found = in_tiles(Tiles(weight, None), maps, (6, 6), tile).permute(0, 3, 1, 2)
         assert float((found - expected).abs().max() / expected.abs().max()) < 6e-5
 
 
-@pytest.mark.parametrize("side", range(2, 7))
+@pytest.mark.parametrize("side", range(2, 9))
 def test_the_matrices_multiply_polynomials(side):
     after, kernel, before = transforms(side)
     pixels, weights = np.arange(side + 2.0) ** 2 - 3, np.array([2.0, -1.0, 5.0])

@@ -55,8 +55,9 @@ def answers(
     layers = tuple(network.layer(name).name for name in layers)
     image = image.to(network.device, network.dtype)
     if engine != "naive":
+        work = _incremental(network, image, occluders, layers, units, memory)
         try:
-            steps = prepared(network, image, occluders, layers, units, memory)
+            first = next(work)
         except NotCaptured as problem:
             if engine == "incremental":
                 raise RequestError(
@@ -64,7 +65,8 @@ def answers(
                 ) from None
             log.info("occlusion of %s shows every copy whole: %s", network.name, problem)
         else:
-            yield from _incremental(network, steps, image, occluders, units, memory)
+            yield first
+            yield from work
             return
     yield from naive(network, image, occluders, layers, memory)
 
@@ -75,50 +77,70 @@ def prepared(
     occluders: Occluders,
     layers: tuple[str, ...],
     units: tuple[int, ...] = (),
-    memory: float = 1.0,
 ) -> Steps:
-    """The steps for a network and an image, tried out on one occluder.
+    """The steps for a network and an image.
 
-    Raises NotCaptured where the network cannot be written down, where nothing of it is local, and
-    where the steps do not repeat what the network itself answers.
+    Raises NotCaptured where the network cannot be written down, and where nothing of it is local.
     """
-    trial = torch.tensor([len(occluders) // 2])
-    hidden = occluders.some(trial)
-    shown = torch.stack([image, hidden.apply(image, torch.tensor([0]))[0]])
-    graph, heard = capture(network, shown, layers)
+    return _written(network, image, occluders, layers, units)[0]
+
+
+def _written(
+    network: Network,
+    image: Image,
+    occluders: Occluders,
+    layers: tuple[str, ...],
+    units: tuple[int, ...],
+) -> tuple[Steps, list[Tensor]]:
+    """The steps, and what the network itself says of the image under the occluder of the trial."""
+    hidden = occluders.apply(image, torch.tensor([_trial(occluders)]))
+    graph, heard = capture(network, torch.cat([image[None], hidden]), layers)
     steps = sort(graph, (image.shape[0], image.shape[1], image.shape[2]))
     if not any(step.flops for step in steps.parts.values()):
         raise NotCaptured(steps.reason or "no layer is local")
     narrow = narrowed(steps, units) if units else None
-    if narrow is not None:
-        steps, heard = narrow, [answer[:, list(units)] for answer in heard]
-    _, made = next(_run(network, steps, image, hidden, memory))
-    for layer, answer in zip(layers, heard, strict=True):
-        miss = float((made[steps.graph.layers[layer]] - answer[1:]).abs().max())
-        if not miss <= 1e-4 * float(answer.abs().max()) + 1e-7:
-            raise NotCaptured(f"its steps miss the answer of {layer!r} by {miss:.2g}")
-    if steps.reason:
-        log.info("occlusion of %s goes on with whole maps where %s", network.name, steps.reason)
-    return steps
+    if narrow is None:
+        return steps, [answer[1] for answer in heard]
+    return narrow, [answer[1, list(units)] for answer in heard]
+
+
+def _trial(occluders: Occluders) -> int:
+    """Which of the occluders is computed in both ways, so that a wrong step is found."""
+    return len(occluders) // 2
 
 
 def _incremental(
     network: Network,
-    steps: Steps,
     image: Image,
     occluders: Occluders,
+    layers: tuple[str, ...],
     units: tuple[int, ...],
     memory: float,
 ) -> Answers:
+    """Raises NotCaptured before the first batch where that misses what the network itself says."""
+    steps, heard = _written(network, image, occluders, layers, units)
+    if steps.reason:
+        log.info("occlusion of %s goes on with whole maps where %s", network.name, steps.reason)
     done = 0
     for which, values in _run(network, steps, image, occluders, memory):
-        heard = {
-            name: _all_units(values[number], units, steps.graph.calls[number])
-            for name, number in steps.graph.layers.items()
-        }
-        yield which, Activations(network, image.expand(len(which), *image.shape), heard)
+        answered = {name: values[number] for name, number in steps.graph.layers.items()}
+        if not done:
+            row = int((which == _trial(occluders)).nonzero())
+            _compare({name: answer[row] for name, answer in answered.items()}, layers, heard)
         done += len(which)
+        found = {
+            name: _all_units(answer, units, steps.graph.calls[steps.graph.layers[name]])
+            for name, answer in answered.items()
+        }
+        yield which, Activations(network, image.expand(len(which), *image.shape), found)
         tell("occlusion", done, len(occluders))
+
+
+def _compare(answered: dict[str, Tensor], layers: tuple[str, ...], heard: list[Tensor]) -> None:
+    for layer, answer in zip(layers, heard, strict=True):
+        miss = float((answered[layer] - answer).abs().max())
+        if not miss <= 1e-4 * float(answer.abs().max()) + 1e-7:
+            raise NotCaptured(f"its steps miss the answer of {layer!r} by {miss:.2g}")
 
 
 def _all_units(values: Tensor, units: tuple[int, ...], call: Call | None) -> Tensor:
@@ -138,4 +160,4 @@ def _run(
         made = groups(steps, occluders.boxes)
         if len(occluders) > 1:
             log.info("occlusion of %s: %s", network.name, said(steps, made, occluders.boxes))
-        yield from work.run(made)
+        yield from work.run(made, first=_trial(occluders))

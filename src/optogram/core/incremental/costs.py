@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optogram.core.incremental.operations import Join, Local, Window
-from optogram.core.incremental.winograd import Tiles
+from optogram.core.incremental.winograd import TILES
 
 Places = np.ndarray
 Pair = tuple[int, int]
@@ -54,16 +54,24 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """The steps' costs: seconds a place of each map, and for each call."""
+    """The steps' costs: seconds a place of each map, and for each call.
+
+    `tiled` are the maps that can be made in tiles. Of those, (map, tile, 1, 1), `each` is what a
+    tile costs, `around` what a round of at most so many tiles, `once` what the first use.
+    """
 
     price: Places
     call: Places
-    tiled: list[tuple[int, Tiles]]
+    tiled: list[int]
+    each: Places
+    around: Places
+    most: Places
+    once: Places
 
     @classmethod
     def of(cls, parts: dict[int, Local], shapes: dict[int, tuple[int, int, int]]) -> "Work":
         """For steps and the shapes of their maps, the image first."""
-        price, call, tiled = [0.0], [0.0], []
+        price, call, tiled, found = [0.0], [0.0], [], []
         for place, (number, step) in enumerate(parts.items(), 1):
             moved = shapes[number][0]
             if isinstance(step, Window | Join):
@@ -71,8 +79,10 @@ class Work:
             price.append(PRODUCT * step.flops + MOVE * moved)
             call.append(CALL + WEIGHT * (step.weights if isinstance(step, Window) else 0))
             if isinstance(step, Window) and step.tiles is not None:
-                tiled.append((place, step.tiles))
-        return cls(np.array(price), np.array(call), tiled)
+                tiled.append(place)
+                found.append(step.tiles.prices())
+        prices = np.array(found, dtype=float).reshape(len(found), 4, len(TILES), 1, 1)
+        return cls(np.array(price), np.array(call), tiled, *prices.swapaxes(0, 1))
 
     def merge(self, sides: tuple[Side, Side]) -> tuple[Side, Side]:
         """Classes put together, two at a time, as long as that costs less in all."""
@@ -104,39 +114,38 @@ class Work:
 
     def seconds(self, sides: tuple[Side, Side]) -> float:
         """What all occluders cost."""
-        plain, tiled = self._each(sides)
-        return float(plain.sum() - sum(saved for saved, _ in tiled.values()))
+        plain, same, each, *_ = self._each(sides)
+        return float(plain.sum() - np.maximum(np.maximum(same.max(1), each), 0).sum())
 
     def tiles(self, sides: tuple[Side, Side]) -> dict[int, Places]:
         """Which of the tiles each map is computed in, -1 for none: (class, class)."""
-        return {place: tiles for place, (_, tiles) in self._each(sides)[1].items()}
+        _, same, each, best, saved = self._each(sides)
+        chosen = {}
+        for row, place in enumerate(self.tiled):
+            one = int(same[row].argmax())
+            if max(same[row, one], each[row]) <= 0:
+                continue
+            whole = same[row, one] >= each[row]
+            tile, gain = (one, saved[row, one]) if whole else (best[row], saved[row].max(0))
+            chosen[place] = np.where(gain > 0, tile, -1)
+        return chosen
 
-    def _each(self, sides: tuple[Side, Side]) -> tuple[Places, dict[int, tuple[float, Places]]]:
-        """Seconds of every map; for some, how many tiles save, and which."""
+    def _each(self, sides: tuple[Side, Side]) -> tuple[Places, Places, Places, Places, Places]:
+        """Seconds of every map, and what tiles save of them.
+
+        For the maps in tiles: saved by one tile for all classes (map, tile), by the best for each
+        (map), which those are (map, class, class), and all (map, tile, class, class).
+        """
         row, column = sides
         counts = np.outer(row.counts, column.counts) / row.counts.sum()
         covered = row.tops[:, None] * column.tops[None]
         plain = counts[..., None] * covered * self.price + self.call
-        tiled = {}
-        for place, tiles in self.tiled:
-            ways = tiles.seconds(counts, row.tops[:, None, place], column.tops[None, :, place])
-            saved = np.maximum(plain[..., place] - ways - CALL, 0)
-            tiled[place] = _chosen(saved, tiles.preparing())
-        return plain.sum((0, 1)), tiled
-
-
-def _chosen(saved: Places, preparing: Places) -> tuple[float, Places]:
-    """What is saved by the best tile for all classes, or by the best for each, and which."""
-    same = int((saved.sum((1, 2)) - preparing).argmax())
-    each, most = saved.argmax(0), saved.max(0)
-    used = np.zeros(len(preparing), bool)
-    used[each[most > 0]] = True
-    gains = (
-        float(saved[same].sum() - preparing[same]),
-        float(most.sum() - preparing[used].sum()),
-    )
-    if max(gains) <= 0:
-        return 0.0, np.full(most.shape, -1)
-    if gains[0] >= gains[1]:
-        return gains[0], np.where(saved[same] > 0, same, -1)
-    return gains[1], np.where(most > 0, each, -1)
+        tall, wide = (side[:, None, None] for side in TILES.T)
+        down, across = (one.tops[:, self.tiled].T[:, None] for one in sides)
+        tiles = counts * -(-down[..., None] // tall) * -(-across[:, :, None] // wide)
+        cost = tiles * self.each + np.ceil(tiles / self.most) * self.around
+        saved = np.maximum(plain[..., self.tiled].transpose(2, 0, 1)[:, None] - cost - CALL, 0)
+        once, best, most = self.once[..., 0, 0], saved.argmax(1), saved.max(1)
+        used = (best[:, None] == np.arange(len(TILES))[:, None, None]) & (most > 0)[:, None]
+        each = most.sum((1, 2)) - (once * used.any((2, 3))).sum(1)
+        return plain.sum((0, 1)), saved.sum((2, 3)) - once, each, best, saved

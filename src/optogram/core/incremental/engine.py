@@ -25,6 +25,7 @@ from optogram.core.incremental.operations import (
     again,
 )
 from optogram.core.incremental.plan import Boxes, Group, Places, Steps, covers
+from optogram.core.incremental.winograd import Scratch
 from optogram.core.network import Network
 
 Rows = Float[Tensor, "row channel"]
@@ -94,14 +95,21 @@ class Engine:
     blocks: dict[int, Block] = field(default_factory=dict)
     sums: dict[int, Tensor] = field(default_factory=dict)
     full: dict[int, Tensor] = field(default_factory=dict)
+    scratch: Scratch = field(default_factory=Scratch)
     last: dict[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.last = _last(self.steps)
 
-    def run(self, groups: list[Group]) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
-        """(numbers of the occluders, whole answers by number of the call) in batches."""
+    def run(
+        self, groups: list[Group], first: int = 0
+    ) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
+        """(numbers of the occluders, whole answers by number of the call) in batches.
+
+        The first batch has the occluder of the number `first` in it.
+        """
         chunks = [(one, chunk) for one in groups for chunk in self._chunks(one)]
+        chunks.sort(key=lambda chunk: first not in chunk[0].which[chunk[1]])
         self._prepare(chunks)
         waiting: list[tuple[Tensor, dict[int, Tensor | Change]]] = []
         for number, (one, places) in enumerate(chunks):
@@ -331,7 +339,7 @@ class _Hand:
             whole = tuple(-(-n // side) * side for n, side in zip(boxes.size, tile, strict=True))
             starts, size = step.field(self.starts[number], (whole[0], whole[1]))
             index = self._index(source, block, starts, size, step.fill)
-            return step.tiles(block.rows, index, boxes.size, tile)
+            return step.tiles(block.rows, index, boxes.size, tile, self.engine.scratch)
         if covers(steps, source, self.group.boxes[source]) and covers(steps, number, boxes):
             return _whole(step, [self.values[source]], owned=False)
         starts, size = step.field(self.starts[number], boxes.size)

@@ -52,6 +52,21 @@ class Steps:
     shapes: dict[int, tuple[int, int, int]]
     reason: str | None
 
+    @property
+    def form(self) -> tuple[object, ...]:
+        """All that planning depends on: the steps without their weights."""
+        windows = {
+            number: (step.kernel, step.stride, step.padding, step.dilation, step.tiles is not None)
+            for number, step in self.parts.items()
+            if isinstance(step, Window)
+        }
+        made = [
+            (n, type(step), step.inputs, step.flops, windows.get(n))
+            for n, step in self.parts.items()
+        ]
+        read = tuple(step.inputs for step in self.dense.values())
+        return *made, *self.shapes.items(), read, self.frontier
+
     def readers(self, number: int) -> list[int]:
         """Who among the local operations reads a map."""
         local_steps = {**self.parts, **self.means, **self.dense}
@@ -157,8 +172,20 @@ def narrowed(steps: Steps, units: tuple[int, ...]) -> Steps | None:
 
 
 def groups(steps: Steps, boxes: Int[Tensor, "occluder 4"]) -> list[Group]:
-    """The occluders in groups of like reach, so few that calling them does not cost too much."""
-    corners = boxes.numpy()
+    """The occluders in groups of like reach, so few that calling them does not cost too much.
+
+    The plans of the last few forms of network, image and occluders are kept: they hold no weights,
+    which may change from call to call.
+    """
+    key = (steps.form, boxes.numpy().tobytes())
+    if key not in _kept:
+        _kept[key] = _grouped(steps, boxes.numpy())
+        while len(_kept) > _KEPT:
+            _kept.pop(next(iter(_kept)))
+    return _kept[key]
+
+
+def _grouped(steps: Steps, corners: Places) -> list[Group]:
     sides = [np.unique(corners[:, axis::2], axis=0, return_inverse=True) for axis in (0, 1)]
     work = Work.of(steps.parts, steps.shapes)
     found = (
@@ -322,5 +349,7 @@ def _fold(graph: Graph, parts: dict[int, Local], shapes: dict[int, tuple[int, in
                 del parts[before], shapes[before]
 
 
+_KEPT = 16
+_kept: dict[tuple[object, ...], list[Group]] = {}
 _PASSES = {"flatten", "dropout"}
 _ENDS = {"flatten", "linear", "softmax", "log_softmax"}

@@ -2,9 +2,12 @@
 
 A tile of n answers along an axis is read from n + 2 pixels; seen as polynomials at n + 2 points,
 the window is one product a point instead of 3n. In both axes a tile of 4x4 takes 36 products for
-144. The answers are those of the plain sum but for rounding (of single precision; tests bound it).
+144. From 7 answers on, the imaginary points i and -i join, both together for three products
+(Winograd, 1980): one more than two real points would take, and forty times less rounding. The
+answers are those of the plain sum but for rounding (of single precision; tests bound it).
 """
 
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache, lru_cache
@@ -23,8 +26,23 @@ Weight = Float[Tensor, "out in 3 3"]
 # What a product of matrices, a number moved and a convolution cost, in seconds, on the machine
 # where the tiles were tuned; only their proportions decide.
 PRODUCT, MOVE, LOAD, PREPARE, CALL = 1.06e-11, 1.1e-9, 1.0e-10, 5e-9, 100e-6
-TILES = np.array([(rows, columns) for rows in range(2, 7) for columns in range(2, 7)])
+TILES = np.array([(rows, columns) for rows in range(2, 9) for columns in range(2, 9)])
 SCRATCH = 5e6  # bytes of transformed pixels at a time: what the caches hold
+
+
+class Scratch:
+    """Memory that is used again and again: fresh pages cost more than what is written to them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Tensor] = {}
+
+    def __call__(self, which: int, like: Tensor, *shape: int) -> Tensor:
+        """An uninitialised tensor of a shape, in the same memory at every call of that number."""
+        count = math.prod(shape)
+        kept = self._kept.get(which)
+        if kept is None or len(kept) < count or kept.dtype != like.dtype:
+            kept = self._kept[which] = like.new_empty(count)
+        return kept[:count].view(shape)
 
 
 @dataclass(eq=False)
@@ -35,67 +53,73 @@ class Tiles:
     bias: Float[Tensor, " out"] | None
     kept: dict[Pair, Tensor] = field(default_factory=dict)
 
-    def seconds(self, counts: Places, rows: Places, columns: Places) -> Places:
-        """What boxes of answers cost with each of the `TILES`: (tile, *counts.shape).
-
-        So many boxes of so many rows and columns each, in arrays that broadcast.
-        """
+    def prices(self) -> tuple[Places, Places, Places, Places]:
+        """What each of the `TILES` costs: (seconds a tile, a round, tiles of a round, once)."""
         out, channels = self.weight.shape[:2]
-        tall, wide = (side.reshape(-1, *[1] * np.ndim(counts)) for side in TILES.T)
-        points = (tall + 2) * (wide + 2)
-        tiles = counts * -(-rows // tall) * -(-columns // wide)
-        rounds = np.ceil(tiles / _most(points, max(out, channels)))
-        seconds: Places = (
-            PRODUCT * 2 * points * tiles * out * channels
-            + MOVE * points * tiles * (out + channels)
-            + rounds * (LOAD * 4 * points * out * channels + CALL)
-        )
-        return seconds
-
-    def preparing(self) -> Places:
-        """What transforming the weights for each of the `TILES` costs."""
-        out, channels = self.weight.shape[:2]
+        points = _POINTS_OF[TILES].prod(1)
+        each = points * (PRODUCT * 2 * out * channels + MOVE * (out + channels))
         kept = np.array([tuple(tile) in self.kept for tile in TILES.tolist()])
-        return np.where(kept, 0.0, PREPARE * out * channels * (TILES + 2).prod(1))
+        once = np.where(kept, 0.0, PREPARE * out * channels * points)
+        around = LOAD * 4 * points * out * channels + CALL
+        return each, around, _most(points, max(out, channels)), once
 
-    def __call__(self, rows: Rows, index: Places, size: Pair, tile: Pair) -> Tensor:
+    def __call__(
+        self, rows: Rows, index: Places, size: Pair, tile: Pair, scratch: Scratch
+    ) -> Tensor:
         """Boxes of answers of a size, (place, row, column, channel).
 
         `index` (place, row, column) tells which of the `rows` are the pixels that whole tiles read:
         more than the answers need where the size is no multiple of the tile.
         """
         out, channels = self.weight.shape[:2]
-        points = (tile[0] + 2) * (tile[1] + 2)
+        points = int(_POINTS_OF[list(tile)].prod())
         across = ((index.shape[1] - 2) // tile[0], (index.shape[2] - 2) // tile[1])
         answer = rows.new_empty(len(index), *size, out)
         most = int(_most(points, max(out, channels))) // (across[0] * across[1])
         for part in np.array_split(np.arange(len(index)), -(-len(index) // max(1, most))):
             some = slice(int(part[0]), int(part[-1]) + 1)
-            self._some(rows, _cut(index[some], tile, across), tile, answer[some])
+            self._some(rows, _cut(index[some], tile, across), tile, answer[some], scratch)
         return answer if self.bias is None else answer.add_(self.bias)
 
-    def _some(self, rows: Rows, index: Places, tile: Pair, answer: Tensor) -> None:
+    def _some(
+        self, rows: Rows, index: Places, tile: Pair, answer: Tensor, scratch: Scratch
+    ) -> None:
         tiles, size = (len(index), *index.shape[1:3]), (answer.shape[1], answer.shape[2])
         numbers = torch.from_numpy(index.transpose(3, 4, 0, 1, 2).reshape(-1)).to(rows.device)
-        made = self._products(rows.index_select(0, numbers), int(np.prod(tiles)), tile)
+        pixels = scratch(0, rows, len(numbers), rows.shape[1])
+        torch.index_select(rows, 0, numbers, out=pixels)
+        made = self._products(pixels, int(np.prod(tiles)), tile, scratch)
         order = _order(tiles, tile, size).to(rows.device)
         torch.index_select(made, 0, order, out=answer.view(-1, answer.shape[-1]))
 
-    def _products(self, pixels: Rows, tiles: int, tile: Pair) -> Float[Tensor, "answer out"]:
-        """From (row in tile, column in tile, tile) to the same, overwriting the pixels."""
+    def _products(
+        self, pixels: Rows, tiles: int, tile: Pair, scratch: Scratch
+    ) -> Float[Tensor, "answer out"]:
+        """From (row in tile, column in tile, tile) to the same, by way of two scratches."""
         (after, _, before), (behind, _, beside) = (_matrices(side, pixels) for side in tile)
-        (out, channels), (top, left) = self.weight.shape[:2], (len(before), len(beside))
-        tall = (before @ pixels.view(top, -1)).view(top, left, -1)
-        seen = torch.bmm(beside.expand(top, -1, -1), tall, out=pixels.view(tall.shape))
-        products = seen.view(-1, tiles, channels) @ self._weights(tile).transpose(1, 2)
-        flat = (after @ products.view(top, -1)).view(tile[0], left, -1)
-        return (behind.expand(tile[0], -1, -1) @ flat).view(-1, out)
+        out, channels = self.weight.shape[:2]
+        (tall, high), (wide, left) = before.shape, beside.shape
+        many, some = tiles * channels, tiles * out
+        by_row = scratch(1, pixels, tall, left * many)
+        torch.mm(before, pixels.view(high, -1), out=by_row)
+        seen = scratch(0, pixels, tall, wide, many)
+        torch.bmm(beside.expand(tall, -1, -1), by_row.view(tall, left, many), out=seen)
+        products = scratch(1, pixels, tall * wide, tiles, out)
+        given = seen.view(tall * wide, tiles, channels)
+        torch.bmm(given, self._weights(tile).transpose(1, 2), out=products)
+        flat = scratch(0, pixels, tile[0], wide * some)
+        torch.mm(after, products.view(tall, -1), out=flat)
+        made = scratch(1, pixels, tile[0], tile[1], some)
+        torch.bmm(behind.expand(tile[0], -1, -1), flat.view(tile[0], wide, some), out=made)
+        return made.view(-1, out)
 
     def _weights(self, tile: Pair) -> Float[Tensor, "point out in"]:
         if tile not in self.kept:
             out, channels = self.weight.shape[:2]
             both = np.kron(*(transforms(side)[1] for side in tile))
-            made = torch.from_numpy(both).to(self.weight) @ self.weight.reshape(-1, 9).t()
+            made = self.weight.new_empty(len(both), out * channels)
+            whole = self.weight.reshape(-1, 9).t()
+            torch.mm(torch.from_numpy(both).to(self.weight), whole, out=made)
             self.kept[tile] = made.view(-1, out, channels)
         return self.kept[tile]
 
@@ -104,15 +128,43 @@ class Tiles:
 def transforms(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What is done to products, weights and pixels for a tile of `side` answers along an axis.
 
-    Matrices (side, side + 2), (side + 2, 3) and (side + 2, side + 2), by Toom and Cook: values at
-    the points, and at infinity; the way back from them transposed.
+    Matrices (side, points), (points, 3) and (points, side + 2), by Toom and Cook: values at the
+    points, and at infinity; the way back from them transposed.
     """
-    points = [Fraction(p) for p in _POINTS[: side + 1]]
-    answers, weights, back = (_powers(points, n) for n in (side, 3, side + 2))
-    pixels = np.array(_inverse(back), dtype=float).T
+    real, imaginary = _points(side)
+    answers, weights = (_values(real, imaginary, n) for n in (side, 3))
+    # The way back: from the remainders of a polynomial by x - point (and x^2 + 1) to itself.
+    remainders = _powers(real, side + 2) + (_turns(side + 2) if imaginary else [])
+    back = np.array(_inverse(remainders), dtype=float)
+    if imaginary:
+        # (a + bx)(c + dx) = ac - bd + ((a + b)(c + d) - ac - bd) x modulo x^2 + 1.
+        turned = back[:, -2:] @ np.array([[1.0, -1.0, 0.0], [-1.0, -1.0, 1.0]])
+        back = np.concatenate([back[:, :-2], turned], 1)
+    pixels = back.T
     scale = np.abs(pixels).max(1, keepdims=True)
     after, kernel = (np.array(m, dtype=float) for m in (answers, weights))
     return np.ascontiguousarray(after.T), kernel * scale, pixels / scale
+
+
+def _points(side: int) -> tuple[list[Fraction], bool]:
+    """The real points for a tile, and whether the imaginary ones join."""
+    imaginary = side > _REAL
+    return [Fraction(p) for p in _POINTS[: side - 1 if imaginary else side + 1]], imaginary
+
+
+def _values(real: list[Fraction], imaginary: bool, count: int) -> list[list[Fraction]]:
+    """At each point, by the coefficients of a polynomial; at i its two parts and their sum."""
+    rows = _powers(real, count)
+    if imaginary:
+        parts = _turns(count)
+        rows += [*parts, [a + b for a, b in zip(*parts, strict=True)]]
+    return rows
+
+
+def _turns(count: int) -> list[list[Fraction]]:
+    """The powers of i, real and imaginary parts."""
+    turn = [(1, 0), (0, 1), (-1, 0), (0, -1)]
+    return [[Fraction(turn[power % 4][part]) for power in range(count)] for part in (0, 1)]
 
 
 def _powers(points: list[Fraction], count: int) -> list[list[Fraction]]:
@@ -163,6 +215,8 @@ def _most(points: Any, channels: int) -> Any:
     return np.maximum(_LEAST, SCRATCH // (4 * points * channels))
 
 
-# In an order that keeps rounding small; with a seventh side it would be ten times larger.
+# In an order that keeps rounding small; with an eighth real point it would be ten times larger.
 _POINTS = (0, -1, 1, Fraction(1, 2), -2, Fraction(-1, 2), 2)
+_REAL = 6
+_POINTS_OF = np.array([side + (2 if side <= _REAL else 3) for side in range(9)])
 _LEAST = 128
