@@ -61,6 +61,21 @@ def saved(optogram, grey, image):
     return "why.png"
 
 
+def test_without_a_unit_the_first_answer_is_explained(optogram, grey, image):
+    made = optogram("saliency", grey, image, "-o", "first.png")
+    assert made.exit_code == 0
+    network = og.load(str(grey))
+    answer = int(network(og.zoo.image_for(network, image)[None])[0].argmax())
+    assert f"output:{answer}" in made.stdout
+    assert f"'output:{answer}' is explained" in made.stderr
+
+
+def test_a_target_is_a_unit_by_another_name(optogram, grey, image):
+    one = optogram("saliency", grey, image, "0:1", "output:1", "--json")
+    other = optogram("saliency", grey, image, "0:1", "--target", "output:1", "--json")
+    assert json.loads(one.stdout) == json.loads(other.stdout)
+
+
 def test_networks_are_listed(optogram, printed):
     rows = printed("networks")
     assert "mnist-mlp" in [row["name"] for row in rows]

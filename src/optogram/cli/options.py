@@ -44,6 +44,12 @@ OUTPUT = click.Option(
     metavar="FILE",
     help="Where the result goes; the suffix says in which form.",
 )
+TARGET = click.Option(
+    ["--target"],
+    metavar="UNIT",
+    multiple=True,
+    help="A UNIT by another name; without any, the network's first answer to the image.",
+)
 MOVIE = click.Option(
     ["--movie"],
     metavar="FILE",

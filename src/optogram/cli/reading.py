@@ -7,7 +7,9 @@ import click
 import torch
 
 from optogram.cli.manners import note
+from optogram.core.answers import answers
 from optogram.core.network import Network
+from optogram.core.unit import OUTPUT
 from optogram.pictures import read_recipe
 from optogram.pictures.errors import RequestError
 from optogram.survey.datasets import ImageSet
@@ -49,6 +51,20 @@ def unit(pattern: str, network: Network) -> str:
             f"'{found[0]}'"
         )
     return str(found[0])
+
+
+def answer(image: torch.Tensor, network: Network) -> str:
+    """The output that is strongest for an image, and a note of which that is."""
+    if len(network.layer(OUTPUT).shape) != 1:
+        raise RequestError(
+            f"{network.name} does not answer with one vector of classes: name a UNIT, as in "
+            f"'{network.units(OUTPUT)[0]}'"
+        )
+    with torch.no_grad():
+        unit = network.resolve(f"{OUTPUT}:{int(network(image[None])[0].argmax())}")
+    ((label, probability), *_), *_ = answers(network, image[None])
+    note(f"{network.name} answers {label} with {probability:.0%}: '{unit}' is explained")
+    return str(unit)
 
 
 def layers(names: tuple[str, ...], _: Network) -> str | list[str]:

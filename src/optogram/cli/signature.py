@@ -18,6 +18,7 @@ from optogram.cli.options import (
     JSON,
     MOVIE,
     OUTPUT,
+    TARGET,
     VERBOSE,
     WEIGHTS,
     checked_output,
@@ -56,6 +57,10 @@ def command_of(name: str) -> click.Command | None:
         return None
     about, _ = described(inspect.getdoc(technique.function) or "")
     slots = [_slot(each) for each in fields(technique.function)]
+    explains = {"image", "unit"} <= {slot.name for slot in slots}
+    for slot in slots if explains else []:
+        # Of an image the network's own answer may be meant.
+        slot.parameter.required = slot.parameter.required and slot.name != "unit"
     start = technique.options["seed"].default if "seed" in technique.options else 0
     return click.Command(
         name,
@@ -65,6 +70,7 @@ def command_of(name: str) -> click.Command | None:
         params=[
             click.Argument(["net"], metavar="NET"),
             *(each.parameter for each in slots if each.name != "seed"),
+            *([TARGET] if explains else []),
             *([MOVIE] if _ascends(technique) else []),
             *(OUTPUT, WEIGHTS, DEVICE, seed(start), JSON, VERBOSE, DEBUG),
         ],
@@ -81,6 +87,7 @@ def run(
     weights: str | None,
     device: str | None,
     movie: str | None = None,
+    target: tuple[str, ...] = (),
     **typed: Any,
 ) -> None:
     """Read what was typed, call the technique, save and report what it made."""
@@ -93,8 +100,12 @@ def run(
         checked_movie(movie)
     with working(), filming(film):
         network = reading.network(net, weights, device)
-        given = {each: typed[each.name] for each in slots if typed.get(each.name) is not None}
+        if isinstance(typed.get("unit"), tuple):
+            typed["unit"] += target
+        given = {each: typed[each.name] for each in slots if typed.get(each.name) not in (None, ())}
         arguments = {each.name: each.read(text, network) for each, text in given.items()}
+        if typed.get("unit") == ():
+            arguments["unit"] = reading.answer(arguments["image"], network)
         first = next(iter(technique.signature.parameters))
         if isinstance(name := arguments.get("preset"), str):
             from optogram.ascent import preset
