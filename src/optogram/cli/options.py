@@ -53,7 +53,7 @@ TARGET = click.Option(
 MOVIE = click.Option(
     ["--movie"],
     metavar="FILE",
-    help="A film of the picture being made: .webp, or .mp4 where ffmpeg is there.",
+    help="A film of the picture being made: .webp, or .mp4 where PyAV is installed.",
 )
 WEIGHTS = click.Option(
     ["--weights"],
