@@ -1,5 +1,8 @@
 """DeepDream: the notebook's steps and octaves, guides, films, and images of any size."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -169,6 +172,61 @@ def test_pieces_dream_as_the_whole_does_and_leave_no_seam():
     pieces = dream(network, image, "act", steps=4, octaves=2, tile=32)
     assert (whole.image - pieces.image).abs().max() < 1e-3
     assert pieces.score == pytest.approx(whole.score, rel=1e-4)
+
+
+def seam(change: torch.Tensor, tile: int, stride: int = 2) -> torch.Tensor:
+    """How steep a change is across the borders of tiles, over how steep it is elsewhere.
+
+    For rows and for columns. What a pool of that stride makes of a border is the same every
+    `stride` pixels, so those are what it is compared with.
+    """
+    ratios = []
+    for axis in (1, 2):
+        steps = change.double().diff(dim=axis).abs().mean([0, 3 - axis])
+        place = torch.arange(1, len(steps) + 1)
+        border = place % tile == 0
+        ratios.append(steps[border].mean() / steps[(place % stride == 0) & ~border].mean())
+    return torch.stack(ratios)
+
+
+def test_no_seam_is_measured_between_pieces_and_one_is_where_they_are_dreamt_apart():
+    """Beside the whole dream, which has no borders: its ratios are the chance of this image."""
+    network, image = seeing(), photo(128, 192, seed=1)
+    settings = {"steps": 4, "octaves": 1, "jitter": 0, "clip": False}
+    whole = seam(dream(network, image, "act", **settings).raw - image, 32)
+    pieces = seam(dream(network, image, "act", tile=32, **settings).raw - image, 32)
+    apart = torch.zeros_like(image)
+    for top in range(0, 128, 32):
+        for left in range(0, 192, 32):
+            place = slice(None), slice(top, top + 32), slice(left, left + 32)
+            apart[place] = dream(network, image[place], "act", **settings).raw
+    assert float(pieces.max()) < 1.2
+    assert float((pieces - whole).abs().max()) < 0.01
+    assert float((seam(apart - image, 32) - whole).abs().max()) > 0.04
+
+
+LARGE = """
+import optogram as og
+from optogram.techniques.dream import resized
+import torch
+
+chance = torch.Generator().manual_seed(0)
+photo = resized(torch.rand(1, 3, 60, 80, generator=chance), 1536, 2048)[0]
+network = og.load("googlenet-bvlc", weights="random")
+picture = og.dream(network, photo, "inception4c", steps=1, octaves=1)
+assert picture.image.shape == (3, 1536, 2048)
+with open("/proc/self/status") as status:
+    (line,) = [line for line in status if line.startswith("VmHWM")]
+print(int(line.split()[1]) / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for the most memory")
+def test_a_large_dream_in_tiles_is_held_in_four_gigabytes():
+    """In a process of its own: its code, its libraries and all that it ever held at once."""
+    ran = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
+    assert float(ran.stdout) < 4
 
 
 def test_a_film_is_dreamt_frame_by_frame_ever_closer():

@@ -104,6 +104,18 @@ def test_the_first_layers_are_matched_and_the_image_is_lost_with_depth():
     assert lost[0] < 0.3 < lost[3]
 
 
+def test_the_papers_regulariser_lets_a_convolutional_networks_first_layers_be_matched():
+    """tiny-zfnet's first three convolutions, everything at its default but the optimiser."""
+    network = load("tiny-zfnet")
+    cat = fit(data("photos")[1][0], network.shape)
+    layers = ["conv1", "conv2", "conv3", "conv5", "fc8"]
+    sheet = invert(network, cat, layers, optimizer="L-BFGS", steps=40)
+    assert all(-picture.score <= 0.05 for picture in sheet.items[:3])
+    lost = [measured(picture)["image distance"] for picture in sheet]
+    assert spearmanr(lost, range(len(lost))).statistic >= 0.8
+    assert measured(sheet[0])["SSIM"] > 0.9
+
+
 def test_the_seeds_formula_shrinks_the_answer_where_the_papers_keeps_it():
     """Along phi0 the seed's sum is (z - 1)^2 + z^6, least at z = 0.6505 and not at 1."""
     image = images(1, (3, 4, 4), seed=3)[0]

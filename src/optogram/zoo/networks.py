@@ -54,6 +54,12 @@ DOORS = {
         {"shape": (1, 28, 28), "labels": tuple("0123456789")},
         shipped=True,
     ),
+    "mnist-dbn-tuned": Door(
+        "mnist-dbn after labels have taught all of it, weights shipped",
+        mnist_dbn,
+        {"shape": (1, 28, 28), "labels": tuple("0123456789")},
+        shipped=True,
+    ),
     "mnist-mlp": Door(
         "784-1250-1000-750-500-250-100-32-10 on MNIST, weights shipped",
         mnist_mlp,
