@@ -70,8 +70,9 @@ def test_the_accuracy_is_the_one_in_the_account(network, data_root):
 def test_labels_teach_all_layers_to_be_as_right_as_in_the_literature(name, data_root):
     account = json.loads(shipped(f"{name}.json").read_text())
     assert account["shipped"]["test_accuracy"] >= 1 - MOST_WRONG[name]
-    assert hashlib.sha256(shipped(f"{name}.safetensors").read_bytes()).hexdigest() == (
-        account["sha256"][f"{name}.safetensors"]
+    assert (
+        hashlib.sha256(shipped(f"{name}.safetensors").read_bytes()).hexdigest()
+        == (account["sha256"][f"{name}.safetensors"])
     )
     network, images = og.load(name), og.data("mnist", root=data_root, split="test")
     right = sum(
