@@ -8,7 +8,7 @@ from torch import nn
 import optogram as og
 from optogram.core.curves import area, curves, order_of
 from optogram.core.faithful import foretold, infidelity, max_sensitivity, squares
-from tests.techniques.explained import stack
+from tests.techniques.explained import counted, stack
 
 MEAN, STD = (0.5,), (0.25,)
 
@@ -32,7 +32,7 @@ def weighed() -> tuple[og.Network, torch.Tensor]:
 def test_the_best_order_of_a_linear_unit_has_the_areas_of_its_closed_form():
     net, image = weighed()
     found = og.input_x_gradient(net, image, "output:0", baseline=0.0)
-    followed = curves(net, found, net.resolve("output:0"), steps=64)
+    (followed,) = curves(net, [found], net.resolve("output:0"), steps=64)
     left = torch.arange(64.0).cumsum(0).flip(0) / 64  # what is left after each of the largest went
     assert torch.allclose(followed.deletion["map"][:-1], left, rtol=1e-5)
     areas = followed.areas()["deletion"]
@@ -47,7 +47,7 @@ def test_insertion_ends_with_the_image_and_deletion_without_it():
     net = stack(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3), shape=(1, 8, 8))
     image = torch.rand(1, 8, 8)
     found = og.saliency(net, image, "output:1")
-    followed = curves(net, found, net.resolve("output:1"), steps=5)
+    (followed,) = curves(net, [found], net.resolve("output:1"), steps=5)
     full = og.saliency(net, image, "output:1", score="probability").score
     gone = og.saliency(net, torch.zeros(1, 8, 8), "output:1", score="probability").score
     for name in ("map", "random", "centre"):
@@ -56,13 +56,16 @@ def test_insertion_ends_with_the_image_and_deletion_without_it():
         assert float(followed.deletion[name][-1]) == pytest.approx(gone, rel=1e-5)
 
 
-def test_rivals_are_not_followed_twice():
+def test_rivals_and_ends_are_shown_once_for_all_maps():
     net, image = weighed()
-    found = og.saliency(net, image, "output:0")
-    first = curves(net, found, net.resolve("output:0"))
-    second = curves(net, found, net.resolve("output:0"), rivals=first)
-    assert second.deletion["random"] is first.deletion["random"]
-    assert (second.deletion["map"] == first.deletion["map"]).all()
+    target = net.resolve("output:0")
+    maps = [og.saliency(net, image, target), og.input_x_gradient(net, image, target, baseline=0.0)]
+    shown = counted(net)
+    followed = curves(net, maps, target, steps=8)
+    assert sum(shown) == (2 + 2) * 2 * 7 + 3
+    for found, both in zip(maps, followed, strict=True):
+        (alone,) = curves(net, [found], target, steps=8)
+        assert alone.areas() == both.areas()
 
 
 def test_ties_come_in_random_order_and_nan_last():
@@ -142,7 +145,7 @@ def test_max_sensitivity_is_captums_for_the_same_neighbours():
     neighbours = []
 
     def explain(shown):
-        neighbours.append(shown)
+        neighbours.extend(shown)
         return og.saliency(net, shown, "output:1")
 
     ours = max_sensitivity(explain, found, samples=3)

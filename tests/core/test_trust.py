@@ -10,7 +10,7 @@ from torch import nn
 import optogram as og
 from optogram.core.network import Network
 from optogram.core.randomize import forgetful, learned, stages
-from optogram.core.trust import Trust, alike, floor_of, spearman, trust, verdict
+from optogram.core.trust import Trust, alike, floor_of, spearman, trust, trusts, verdict
 from tests.techniques.explained import stack
 
 
@@ -18,6 +18,10 @@ def network() -> og.Network:
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU()]
     return stack(*layers, nn.Flatten(), nn.Linear(8 * 64, 6), shape=(1, 12, 12))
+
+
+def technique_on_batches(technique):
+    return lambda asked, images, targets: list(technique(asked, images, targets))
 
 
 def a_map(values: torch.Tensor) -> og.Attribution:
@@ -142,13 +146,60 @@ def test_planted_maps_get_their_badges_for_every_seed(seed):
         return og.saliency(asked, shown, unit)
 
     target = net.resolve("output:1")
-    planted = trust(draws_the_image, net, draws_the_image(net, image, target), target, seed=seed)
+    how = {"draws": 6, "steps": 4, "seed": seed}
+    planted = trust(draws_the_image, net, draws_the_image(net, image, target), target, **how)
     assert planted.badge == "fail"
     assert planted.top == pytest.approx((1.0,) * 6)
     assert planted.other_units == pytest.approx((1.0,) * 5)
-    honest = trust(gradient, net, gradient(net, image, target), target, seed=seed)
+    honest = trust(gradient, net, gradient(net, image, target), target, **how)
     assert honest.badge == "pass"
     assert [share for share, _, _ in honest.cascade] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_random_networks_are_made_once_for_all_ways_and_images(monkeypatch):
+    net, images = network(), torch.rand(3, 1, 12, 12)
+    targets = [net.resolve(f"output:{i}") for i in (1, 2, 1)]
+    ways = [technique_on_batches(og.saliency), technique_on_batches(og.guided_backprop)]
+    found = [list(way(net, images.double(), targets)) for way in ways]
+    made = []
+    monkeypatch.setattr(
+        "optogram.core.trust.forgetful",
+        lambda *about: made.append(about[1:]) or forgetful(*about),
+    )
+    together = trusts(ways, net, found, targets, draws=2, steps=3)
+    assert len(made) == len(set(made)) == 2 + 2 * 2
+    for way, maps, given in zip((og.saliency, og.guided_backprop), found, together, strict=True):
+        for one, target, both in zip(maps, targets, given, strict=True):
+            alone = trust(way, net, one, target, draws=2, steps=3)
+            assert both.top == pytest.approx(alone.top, abs=1e-3)
+            assert both.other_units == pytest.approx(alone.other_units, abs=1e-3)
+            assert both.floor == pytest.approx(alone.floor, rel=1e-4)
+
+
+def test_units_of_several_layers_have_each_their_own_top_layer():
+    net, images = network(), torch.rand(2, 1, 12, 12)
+    targets = [net.resolve("output:1"), net.resolve("2:3")]
+    way = technique_on_batches(og.saliency)
+    found = [list(way(net, images.double(), targets))]
+    first, second = trusts([way], net, found, targets, draws=2)[0]
+    assert [share for share, _, _ in first.cascade] == [0.25, 0.75, 1.0]
+    assert [share for share, _, _ in second.cascade] == [0.5, 1.0]
+    assert second.top == pytest.approx(trust(og.saliency, net, found[0][1], targets[1], draws=2).top)
+
+
+def test_one_image_of_which_a_random_network_shows_nothing_leaves_the_others_their_maps():
+    net, images = network(), torch.rand(2, 1, 12, 12).double()
+    targets = [net.resolve("output:1")] * 2
+
+    def squeamish(asked: Network, shown: torch.Tensor, units: list) -> list[og.Attribution]:
+        if asked is not net and any((image == images[1]).all() for image in shown):
+            raise og.RequestError("nothing to show")
+        return list(og.saliency(asked, shown, units))
+
+    first, second = trusts([squeamish], net, [list(squeamish(net, images, targets))], targets)[0]
+    assert first.badge == "pass"
+    assert second.badge == "unknown"
+    assert len(second.other_units) == 4
 
 
 def test_a_technique_that_refuses_random_networks_stays_unknown():

@@ -50,6 +50,13 @@ def stack(*layers: nn.Module, shape: tuple[int, int, int], **options: object) ->
     return og.Network(nn.Sequential(*layers).double().eval(), shape, **options)
 
 
+def counted(network: og.Network) -> list[int]:
+    """A list that grows by the number of images of every pass through a network and its copies."""
+    shown: list[int] = []
+    network.module.register_forward_pre_hook(lambda _, images: shown.append(len(images[0])))
+    return shown
+
+
 def raws(result: og.Sheet | og.Attribution) -> Tensor:
     """All maps of a result before their channels were reduced, (item, channel, height, width)."""
     return (

@@ -1,5 +1,7 @@
 """Explain: techniques by name on one sheet, and what each sheet says about what to believe."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 import optogram as og
 from optogram.core.technique import _REGISTRY, _WRAPPED
 from optogram.core.technique import technique as mark
+from tests.techniques.explained import counted
 
 
 def trained_to_tell(seed: int = 0) -> og.Network:
@@ -76,6 +79,32 @@ def test_checks_say_what_is_to_be_believed():
         )
     assert "completeness_residual" in sheet[2].checks
     assert sheet[0].checks["randomisation"]["badge"] == "pass"
+
+
+def test_checks_take_the_passes_that_they_are_said_to_take():
+    """16 more maps a method (here one fewer: there are 3 other classes); curves and costs once."""
+    network = NETWORK.with_module(copy.deepcopy(NETWORK.module))
+    methods = ["saliency", "guided_backprop", "integrated_gradients"]
+    shown = counted(network)
+    og.explain(network, IMAGE, UNIT, methods=methods)
+    of_integral = 50 + 2  # points, the image and the baseline
+    assert sum(shown) == 1 + 1 + of_integral
+    shown.clear()
+    og.explain(network, IMAGE, UNIT, methods=methods, checks=True)
+    gradients = 2 * (1 + 4 + 2 * 2 + 3 + 4)
+    integrals = of_integral + (4 + 2 * 2 + 3 + 1 + 4) * (16 + 2)
+    curves = (len(methods) + 2) * 2 * 15 + 3
+    assert sum(shown) == gradients + integrals + curves + 33
+
+
+def test_integrals_at_fewer_points_are_as_good_as_those_that_are_shown():
+    both = og.explain(
+        NETWORK, IMAGE, UNIT, methods=["integrated_gradients", "integrated_gradients(steps=16)"],
+        checks=True,
+    )  # fmt: skip
+    fine, coarse = (item.checks["randomisation"] for item in both)
+    assert fine["top"] == pytest.approx(coarse["top"], abs=0.02)
+    assert fine["other_units"] == pytest.approx(coarse["other_units"], abs=0.02)
 
 
 def test_a_map_of_next_to_nothing_is_drawn_as_below_the_floor():

@@ -5,6 +5,7 @@ strongest first. A good map lets the score fall early and rise early. Beside it 
 order and a blob in the middle of the image reach: a map that does not beat them tells nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,41 +59,41 @@ class Curves:
 
 def curves(
     network: Network,
-    found: Attribution,
+    maps: Sequence[Attribution],
     target: Target,
     *,
-    rivals: Curves | None = None,
     steps: int = 16,
     seed: int = 0,
-) -> Curves:
-    """Delete and insert the image's pixels in the map's order, in a random one, and centre first.
+) -> list[Curves]:
+    """Delete and insert the image's pixels in each map's order, in a random one, and centre first.
 
     Deleted pixels take the data's mean colour; insertion starts from the blurred image. Equal
-    values come in random order. `rivals` are curves of another map of the same image and target,
-    whose random and centre curves are taken over.
+    values come in random order. The maps are of one image, whose rivals are followed once: in all
+    (maps + 2) * 2 * (steps - 1) + 3 images are shown.
     """
-    image = found.image.to(network.device, network.dtype)
-    orders = {"map": order_of(found.spread(), str(target), seed)}
-    if rivals is None:
-        orders["random"] = order_of(torch.zeros(image.shape[1:]), str(target), seed)
-        orders["centre"] = order_of(_blob(image), str(target), seed)
+    image = maps[0].image.to(network.device, network.dtype)
+    orders = [order_of(found.spread(), str(target), seed) for found in maps]
+    rivals = (torch.zeros(image.shape[1:]), _blob(image))
+    orders += [order_of(values, str(target), seed) for values in rivals]
     gone, dim = (baseline_of(network, image[None], kind)[0] for kind in ("mean", "blur"))
     classes = target.layer == OUTPUT and network.layer(OUTPUT).units > 1
     score: Score = "probability" if classes else "activation"
 
-    def follow(start: Channels, end: Channels, order: Tensor) -> Curve:
-        shown = _on_the_way(start, end, order, steps)
+    def ask(images: Tensor) -> Tensor:
+        return Asked(network, images, (target,) * len(images), score, True).ask(images)
 
-        def ask(images: Tensor) -> Tensor:
-            return Asked(network, images, (target,) * len(images), score, True).ask(images)
-
-        return over_images(ask, shown).float().cpu()
-
-    deletion = {name: follow(image, gone, order) for name, order in orders.items()}
-    insertion = {name: follow(dim, image, order) for name, order in orders.items()}
-    if rivals is None:
-        return Curves(deletion, insertion)
-    return Curves(rivals.deletion | deletion, rivals.insertion | insertion)
+    whole, none, blurred = over_images(ask, torch.stack([image, gone, dim])).float().cpu()[:, None]
+    deletion, insertion = [], []
+    for order in orders:
+        shown = _on_the_way(image, gone, order, steps), _on_the_way(dim, image, order, steps)
+        lost, won = over_images(ask, torch.cat(shown)).float().cpu().chunk(2)
+        deletion.append(torch.cat([whole, lost, none]))
+        insertion.append(torch.cat([blurred, won, whole]))
+    return [
+        Curves(*(dict(zip(("map", *RIVALS), (kind[i], *kind[-2:]), strict=True)) for kind in both))
+        for both in [(deletion, insertion)]
+        for i in range(len(maps))
+    ]
 
 
 def area(curve: Curve) -> float:
@@ -108,11 +109,11 @@ def order_of(values: Map, owner: str, seed: int) -> Tensor:
 
 
 def _on_the_way(start: Channels, end: Channels, order: Tensor, steps: int) -> Tensor:
-    """Images (step, channel, height, width) from one to the other, pixels changing in order."""
+    """Images (step - 1, channel, height, width) between one and the other, pixel after pixel."""
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order))
-    bounds = torch.arange(steps + 1) * len(order) / steps
-    changed = (rank[None, :] < bounds[:, None]).view(steps + 1, 1, *start.shape[1:])
+    bounds = torch.arange(1, steps) * len(order) / steps
+    changed = (rank[None, :] < bounds[:, None]).view(steps - 1, 1, *start.shape[1:])
     return torch.where(changed.to(start.device), end, start)
 
 

@@ -4,7 +4,7 @@ Yeh et al. (2019): infidelity is the mean squared difference between what a map 
 will cost and what it costs; max-sensitivity how far a map moves when the image hardly does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -21,27 +21,32 @@ Shifts = Float[Tensor, "perturbation channel height width"]
 
 
 def infidelity(
-    network: Network, found: Attribution, target: Target, shifts: Shifts
+    network: Network,
+    found: Attribution,
+    target: Target,
+    shifts: Shifts,
+    cost: PerImage | None = None,
 ) -> float | None:
     """E[(shift . map - cost)^2] over the shifts, cost = value(x) - value(x - shift), by E[cost^2].
 
     The map is scaled first so that the number is as small as it can be: 0 foretells every cost
     exactly, 1 none at all. For a map of contributions (whose unit is the score's, not `per pixel`)
     shift . map is the sum of the map where the image is shifted, in the proportion of the shift to
-    x - baseline. None for maps that are coarser than pixels, and where nothing costs anything.
+    x - baseline. `cost` is what `costs` says of the shifts, where it is known already. None for maps
+    that are coarser than pixels, and where nothing costs anything.
     """
     image = found.image[None].to(network.device)
     told = foretold(found, shifts, baseline_of(network, image, "mean")[0])
     if told is None:
         return None
-    costs = _costs(network, found.image, target, shifts).double()
-    told = told.double()
-    total = float(costs.square().mean())
+    cost = costs(network, found.image, target, shifts) if cost is None else cost
+    cost, told = cost.double(), told.double()
+    total = float(cost.square().mean())
     if total == 0:
         return None
-    both, own = float((told * costs).mean()), float(told.square().mean())
+    both, own = float((told * cost).mean()), float(told.square().mean())
     scale = both / own if own else 0.0
-    return float((scale * told - costs).square().mean()) / total
+    return float((scale * told - cost).square().mean()) / total
 
 
 def foretold(found: Attribution, shifts: Shifts, baseline: Channels) -> PerImage | None:
@@ -73,7 +78,7 @@ def squares(network: Network, image: Channels, owner: str, count: int, seed: int
 
 
 def max_sensitivity(
-    explain: Callable[[Channels], Attribution],
+    explain: Callable[[Images], Sequence[Attribution]],
     found: Attribution,
     *,
     radius: float = 0.02,
@@ -82,26 +87,32 @@ def max_sensitivity(
 ) -> float | None:
     """The largest |map(x + d) - map(x)| / |map(x)| over d uniform in [-radius, radius] a pixel.
 
-    Norms are Euclidean, over the map before its channels were reduced. None for a map of zeros.
+    Norms are Euclidean, over the map before its channels were reduced. `explain` makes the maps of
+    several images. None for a map of zeros.
     """
-    here = found.values if found.raw is None else found.raw
-    if not bool(here.any()):
+    if not bool(_whole(found).any()):
         return None
-    worst = 0.0
     streams = Streams(seed, (found.target,))
-    for i in range(samples):
-        drawn = streams.uniform("nearby", found.image.numel(), i).float() * 2 - 1
-        moved = explain((found.image + radius * drawn.view_as(found.image)).clamp(0, 1))
-        there = moved.values if moved.raw is None else moved.raw
-        worst = max(worst, float((there - here).norm() / here.norm()))
-    return worst
+    shape, count = found.image.shape, found.image.numel()
+    drawn = [
+        streams.uniform("nearby", count, i).float().view(shape) * 2 - 1 for i in range(samples)
+    ]
+    nearby = (found.image + radius * torch.stack(drawn)).clamp(0, 1)
+    here = _whole(found)
+    away = [float((_whole(moved) - here).norm() / here.norm()) for moved in explain(nearby)]
+    return max(away, default=0.0)
 
 
-def _costs(network: Network, image: Channels, target: Target, shifts: Shifts) -> PerImage:
+def costs(network: Network, image: Channels, target: Target, shifts: Shifts) -> PerImage:
+    """What each shift costs the target: value(x) - value(x - shift), in the target's units."""
     image = image.to(network.device, network.dtype)
 
     def ask(images: Images) -> Tensor:
         return Asked(network, images, (target,) * len(images), "activation", True).ask(images)
 
-    clean = ask(image[None])
-    return (clean - over_images(ask, image - shifts.to(image))).detach().cpu()
+    values = over_images(ask, torch.cat([image[None], image - shifts.to(image)])).detach().cpu()
+    return values[0] - values[1:]
+
+
+def _whole(found: Attribution) -> Tensor:
+    return found.values if found.raw is None else found.raw

@@ -12,6 +12,7 @@ from torch import Tensor
 from optogram.core import objective as ask
 from optogram.core.activations import PerImage
 from optogram.core.gradient import value_and_gradient
+from optogram.core.layout import laid_out
 from optogram.core.network import Network
 from optogram.core.objective import Objective
 from optogram.core.rules import Rule, plain
@@ -264,7 +265,7 @@ def grid(
 def over_images(function: Callable[[Images], Tensor], images: Images, batch: int = BATCH) -> Tensor:
     """A function's answers for many images, `batch` at a time, joined; without gradients."""
     with torch.no_grad():
-        return torch.cat([function(part) for part in images.split(batch)])
+        return torch.cat([function(laid_out(part)) for part in images.split(batch)])
 
 
 def _token_grid(

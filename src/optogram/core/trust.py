@@ -15,7 +15,7 @@ from torch import Tensor
 
 from optogram.core import progress
 from optogram.core.chance import Streams
-from optogram.core.maps import Channels
+from optogram.core.maps import Channels, Images
 from optogram.core.network import Network
 from optogram.core.randomize import forgetful, learned, stages
 from optogram.core.unit import Direction, Target, Unit
@@ -23,7 +23,9 @@ from optogram.pictures import Attribution
 from optogram.pictures.errors import RequestError
 
 Explainer = Callable[[Network, Channels, Target], Attribution]
+Way = Callable[[Network, Images, Sequence[Target]], Sequence[Attribution | None]]
 PASS, FAIL = 0.25, 0.5
+DRAWS, STAGES = 4, 3
 QUANTILE = 0.95
 
 
@@ -67,49 +69,143 @@ def trust(
     found: Attribution,
     target: Target,
     *,
-    draws: int = 6,
-    steps: int = 4,
+    draws: int = DRAWS,
+    steps: int = STAGES,
     seed: int = 0,
 ) -> Trust:
+    """What `trusts` says about one map, made by a technique that takes one image at a time."""
+    return trusts(
+        [one_by_one(explain)], network, [[found]], [target], draws=draws, steps=steps, seed=seed
+    )[0][0]
+
+
+def trusts(
+    ways: Sequence[Way],
+    network: Network,
+    found: Sequence[Sequence[Attribution]],
+    targets: Sequence[Target],
+    *,
+    draws: int = DRAWS,
+    steps: int = STAGES,
+    seed: int = 0,
+) -> list[list[Trust]]:
     """Ask again with parts of the network random, and about other units, and compare the maps.
 
+    A random network is made once, and every way is asked for the maps of all images by it: for
+    each image draws + 2 (steps - 1) maps of random networks and `draws` of other units.
+
     Args:
-        explain: how the map was made: (network, image, target) -> Attribution.
+        ways: how maps are made: (network, images, targets) -> a map for each image, or None.
         network: who was asked.
-        found: the map.
-        target: what it is about.
+        found: the maps, for each way one an image.
+        targets: what they are about, one an image.
         draws: how often the top layer is made random (best an even number: draws come in pairs of
             opposite signs), and how many other units are asked about.
-        steps: stages of the cascade from the top layer to all layers.
+        steps: stages of the cascade from the top layer to all layers; each after the first is drawn
+            twice.
         seed: decides what is random.
+
+    Returns:
+        What is known of each map, in the order of `found`.
     """
-    groups = learned(network, target.layer)
-    if not groups:
-        return Trust((), (), (), 0.0)
-    image = found.image.to(network.device, network.dtype)
-    counts, others = stages(groups, steps)[1:], _others(network, target, draws, seed)
-    total, done = draws + 2 * len(counts) + len(others), 0
+    made = [[Trust((), (), (), 0.0)] * len(targets) for _ in ways]
+    for layer in dict.fromkeys(target.layer for target in targets):
+        if groups := learned(network, layer):
+            rows = [i for i, target in enumerate(targets) if target.layer == layer]
+            some = [[maps[i] for i in rows] for maps in found]
+            check = _Check(ways, network, some, [targets[i] for i in rows], seed)
+            for w, answers in enumerate(check.trusts(groups, draws, steps)):
+                for i, trusted in zip(rows, answers, strict=True):
+                    made[w][i] = trusted
+    return made
 
-    def again(asked: Network, unit: Target) -> Attribution | None:
-        nonlocal done
-        done += 1
-        progress.tell("checks", done, total)
-        try:
-            return explain(asked, image, unit)
-        except RequestError:  # there is nothing to show of a network that knows nothing
-            return None
 
-    last = [again(forgetful(network, groups[0], seed, d), target) for d in range(draws)]
-    top = tuple(alike(found, other) for other in last)
-    cascade = [(1 / len(groups), _mean(top), _size(top))]
-    for count in counts:
-        names = tuple(name for group in groups[:count] for name in group)
-        last = [again(forgetful(network, names, seed, d), target) for d in range(2)]
-        pair = [alike(found, other) for other in last]
-        cascade.append((count / len(groups), _mean(pair), _size(pair)))
-    unlike = tuple(alike(found, again(network, other)) for other in others)
-    floor = max((floor_of(nothing) for nothing in last if nothing is not None), default=0.0)
-    return Trust(top, tuple(cascade), unlike, floor)
+def one_by_one(explain: Explainer) -> Way:
+    """A technique that takes one image, as a way that takes several."""
+
+    def way(asked: Network, images: Images, targets: Sequence[Target]) -> list[Attribution | None]:
+        maps: list[Attribution | None] = []
+        for image, target in zip(images, targets, strict=True):
+            try:
+                maps.append(explain(asked, image, target))
+            except RequestError:  # there is nothing to show of a network that knows nothing
+                maps.append(None)
+        return maps
+
+    return way
+
+
+@dataclass(eq=False)
+class _Check:
+    """Maps of one layer's units, for each way one an image, and who makes others like them."""
+
+    ways: Sequence[Way]
+    network: Network
+    found: list[list[Attribution]]
+    targets: list[Target]
+    seed: int
+    done: int = 0
+    total: int = 0
+
+    def trusts(
+        self, groups: tuple[tuple[str, ...], ...], draws: int, steps: int
+    ) -> list[list[Trust]]:
+        counts = (1, *stages(groups, steps)[1:])
+        times = [draws] + [2] * (len(counts) - 1)
+        others = [_others(self.network, target, draws, self.seed) for target in self.targets]
+        pairs = [(row, unit) for row, units in enumerate(others) for unit in units]
+        self.total = len(self.ways) * (sum(times) + bool(pairs))
+        cascade = []
+        every = list(enumerate(self.targets))
+        for count, many in zip(counts, times, strict=True):
+            names = tuple(name for group in groups[:count] for name in group)
+            blank = (forgetful(self.network, names, self.seed, draw) for draw in range(many))
+            cascade.append([self.compared(asked, every) for asked in blank])
+        beside = self.compared(self.network, pairs) if pairs else [[] for _ in self.ways]
+
+        def trust_of(way: int, row: int) -> Trust:
+            likes = [[draw[way][row][0] for draw in stage] for stage in cascade]
+            shares = [count / len(groups) for count in counts]
+            return Trust(
+                tuple(likes[0]),
+                tuple((s, _mean(r), _size(r)) for s, r in zip(shares, likes, strict=True)),
+                tuple(r for (i, _), (r, _) in zip(pairs, beside[way], strict=True) if i == row),
+                max((draw[way][row][1] for draw in cascade[-1]), default=0.0),
+            )
+
+        return [[trust_of(w, i) for i in range(len(self.targets))] for w in range(len(self.ways))]
+
+    def compared(
+        self, asked: Network, pairs: list[tuple[int, Target]]
+    ) -> list[list[tuple[float, float]]]:
+        """For each way and pair of (image number, unit): the correlation and the map's floor."""
+        answers = []
+        images = [self.found[0][row].image for row, _ in pairs]
+        shown = torch.stack(images).to(asked.device, asked.dtype)
+        for way, maps in zip(self.ways, self.found, strict=True):
+            made = _made(way, asked, shown, [unit for _, unit in pairs])
+            answers.append(
+                [
+                    (alike(maps[row], other), 0.0 if other is None else floor_of(other))
+                    for (row, _), other in zip(pairs, made, strict=True)
+                ]
+            )
+            self.done += 1
+            progress.tell("checks", self.done, self.total)
+        return answers
+
+
+def _made(
+    way: Way, asked: Network, images: Images, targets: Sequence[Target]
+) -> Sequence[Attribution | None]:
+    """The maps of all images; None for those of which a random network shows nothing."""
+    try:
+        return way(asked, images, targets)
+    except RequestError:
+        if len(targets) == 1:
+            return [None]
+        one = [_made(way, asked, images[i : i + 1], [t]) for i, t in enumerate(targets)]
+        return [maps[0] for maps in one]
 
 
 def verdict(correlations: Sequence[float]) -> str:
