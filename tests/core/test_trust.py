@@ -184,7 +184,9 @@ def test_units_of_several_layers_have_each_their_own_top_layer():
     first, second = trusts([way], net, found, targets, draws=2)[0]
     assert [share for share, _, _ in first.cascade] == [0.25, 0.75, 1.0]
     assert [share for share, _, _ in second.cascade] == [0.5, 1.0]
-    assert second.top == pytest.approx(trust(og.saliency, net, found[0][1], targets[1], draws=2).top)
+    assert second.top == pytest.approx(
+        trust(og.saliency, net, found[0][1], targets[1], draws=2).top
+    )
 
 
 def test_one_image_of_which_a_random_network_shows_nothing_leaves_the_others_their_maps():

@@ -35,6 +35,15 @@ def test_zero_is_the_middle_of_a_signed_map_however_lopsided_the_values():
     assert colours[0, 0].tolist() == [0xF7, 0xF7, 0xF7]
 
 
+def test_one_pixel_of_thousands_does_not_decide_the_scale():
+    values = np.zeros((300, 300))
+    values[:100] = np.linspace(0.001, 1, 30_000).reshape(100, 300)
+    values[200, 200] = 1e6
+    assert limit_of(values) == pytest.approx(0.995, abs=1e-3)  # of the values that are not 0
+    few = np.linspace(0, 1, 200)
+    assert limit_of(few) == 1.0
+
+
 def test_the_limit_is_where_the_colours_end():
     values = np.array([[1.0, 2.0, 4.0, np.inf]])
     colours = magnitude(values, 2.0)[0]

@@ -165,6 +165,17 @@ def test_maps_in_other_units_cannot_share_a_scale():
     assert shared_limit(Sheet([attribution(1.0), attribution(1.0, signed=False)])) is None
 
 
+def test_maps_of_one_unit_share_a_scale_beside_maps_of_another():
+    weak, strong, other = attribution(0.1), attribution(1.0), attribution(0.3, unit_of_values="p")
+    paper = np.asarray(Sheet([weak, strong, other]).pil())
+    for shown, limit in ((weak, 1.0), (strong, 1.0), (other, 0.3)):
+        colour = shown.heatmap(limit=limit)[0, 0]
+        assert (paper == colour).all(axis=2).sum() > 10_000
+    each = np.asarray(Sheet([weak, strong, other], scale="each").pil())
+    pale = weak.heatmap(limit=1.0)[0, 0]
+    assert (each == pale).all(axis=2).sum() < 10_000
+
+
 def test_maps_of_zeros_are_drawn_as_nothing():
     sheet = Sheet([attribution(0.0), attribution(0.0)])
     assert (np.asarray(sheet.pil()) == np.array(BELOW_FLOOR)).all(axis=2).sum() > 10_000

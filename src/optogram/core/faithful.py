@@ -32,7 +32,7 @@ def infidelity(
     The map is scaled first so that the number is as small as it can be: 0 foretells every cost
     exactly, 1 none at all. For a map of contributions (whose unit is the score's, not `per pixel`)
     shift . map is the sum of the map where the image is shifted, in the proportion of the shift to
-    x - baseline. `cost` is what `costs` says of the shifts, where it is known already. None for maps
+    x - baseline. `cost` is what `costs` says of the shifts, if it is known already. None for maps
     that are coarser than pixels, and where nothing costs anything.
     """
     image = found.image[None].to(network.device)

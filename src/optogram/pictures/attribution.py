@@ -80,7 +80,10 @@ class Attribution:
 
     @property
     def limit(self) -> float:
-        """The largest |value|: where the colours end unless another limit is given."""
+        """Where the colours end unless another limit is given: the largest |value|, or nearly.
+
+        Of more than 200 values other than 0 the strongest half percent is left out.
+        """
         from .colour import limit_of
 
         return limit_of(self.values)
@@ -104,7 +107,7 @@ class Attribution:
     ) -> 'UInt8[np.ndarray, "height width 3"]':
         """The map in colour, one pixel a value: (height, width, 3), 0 to 255.
 
-        `limit` is the |value| of the strongest colour (None: the map's own largest), `floor` the
+        `limit` is the |value| of the strongest colour (None: the map's own `limit`), `floor` the
         |value| under which there is only grey (None: the checks' noise floor).
         """
         from .colour import magnitude, signed

@@ -5,6 +5,7 @@ The strongest colour stands for an explicit `limit` in the values' own unit, and
 matplotlib's `magma` (Smith & van der Walt, CC0) and of ColorBrewer's `RdBu`, reversed (Brewer).
 """
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ MAGMA = (
     "fb8761 fd9668 fea571 feb47b fec387 fed194 fde0a2 fceeb0 fcfdbf"
 )
 RED_BLUE = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f"
+ALL_BUT = 0.995
 BELOW_FLOOR = (176, 176, 176)
 PAPER, INK, SOFT = 250, 34, 112
 
@@ -32,8 +34,8 @@ def magnitude(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """How much, whatever the sign: from black at 0 over violet to pale yellow at `limit`.
 
-    `values` is (height, width) in its own unit, a tensor or an array. `limit` None is the largest
-    |value| given; stronger values get the colour of the limit. |value| < `floor`, and what is no
+    `values` is (height, width) in its own unit, a tensor or an array. `limit` None is `limit_of`
+    the values; stronger values get the colour of the limit. |value| < `floor`, and what is no
     number, is drawn in grey; so is a map of zeros alone.
     """
     values, limit = _values(values), _limit(values, limit)
@@ -49,9 +51,14 @@ def signed(
 
 
 def limit_of(values: Any) -> float:
-    """The largest |value| that is a finite number, 0 if there is none."""
+    """The |value| that the strongest half percent of all that are not 0 reach; 0 if there is none.
+
+    One pixel of a hundred thousand would else leave all others black. Up to 200 values it is the
+    largest.
+    """
     values = np.abs(_array(values))
-    return float(values[np.isfinite(values)].max(initial=0))
+    values = np.sort(values[np.isfinite(values) & (values > 0)])
+    return float(values[math.ceil(ALL_BUT * (len(values) - 1))]) if len(values) else 0.0
 
 
 def colour_bar(

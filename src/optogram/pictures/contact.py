@@ -15,6 +15,7 @@ from .colour import INK, SOFT, colour_bar
 from .drawing import (
     MARGIN,
     as_pil,
+    bar_of,
     caption_height,
     in_a_row,
     line_height,
@@ -22,7 +23,7 @@ from .drawing import (
     write_caption,
 )
 from .errors import RequestError
-from .lettering import brief, fitted, font, wrapped
+from .lettering import fitted, font, wrapped
 from .picture import VERDICTS, Picture
 from .sheet import Sheet
 
@@ -32,6 +33,10 @@ FEW = 200
 SIDES = ((4, 336), (12, 224), (60, 160), (FEW, 128))
 NARROWEST_CAPTION = 56
 WIDE_AS_HIGH = 1.35
+
+
+Kind = tuple[str, bool]
+"""What maps on one colour scale have in common: their unit, and whether they have signs."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +98,31 @@ def contact_sheet(sheet: Sheet) -> PILImage:
 
 
 def shared_limit(sheet: Sheet) -> float | None:
-    """Where the colours of all maps end; None where each has its own scale.
+    """Where the colours of all maps end; None where they have several scales.
 
     Maps in different units cannot share one, whatever was asked for.
     """
     maps = [item for item in sheet if isinstance(item, Attribution)]
-    kinds = {(item.unit_of_values, item.signed) for item in maps}
-    if sheet.scale == "each" or len(kinds) != 1:
-        return None
-    return max(item.limit for item in maps)
+    one_kind = len({_kind(item) for item in maps}) == 1
+    return limits(sheet)[_kind(maps[0])] if one_kind and sheet.scale == "shared" else None
+
+
+def limits(sheet: Sheet) -> dict[Kind, float]:
+    """Where the colours of maps of each kind end; none where every map has its own scale."""
+    found: dict[Kind, float] = {}
+    for item in sheet:
+        if isinstance(item, Attribution) and sheet.scale == "shared":
+            found[_kind(item)] = max(item.limit, found.get(_kind(item), 0.0))
+    return found
+
+
+def limit_for(item: Attribution, among: dict[Kind, float]) -> float:
+    """Where the colours of a map end, its own limit if it shares none."""
+    return among.get(_kind(item), item.limit)
+
+
+def _kind(item: Attribution) -> Kind:
+    return item.unit_of_values, item.signed
 
 
 def counts(sheet: Sheet) -> str:
@@ -118,19 +139,23 @@ def counts(sheet: Sheet) -> str:
 def _tiles(sheet: Sheet) -> list[Tile]:
     maps = [item for item in sheet if isinstance(item, Attribution)]
     common = len(maps) > 1 and len(maps) == len(sheet) and _same_image(maps)
-    side, limit = _side(len(sheet) + common), shared_limit(sheet)
+    side, among = _side(len(sheet) + common), limits(sheet)
     small = len(sheet) > FEW
     first = [Tile(_sized(as_pil(maps[0].image), side), ("image",))] if common else []
     draw = _map_alone if common or small else _map_beside_image
-    return first + [
-        Tile(
-            in_a_row([_sized(as_pil(panel), side) for panel in item.panels])
-            if isinstance(item, Picture)
-            else draw(item, side, limit),
-            _short_caption(item) if small else _caption(item, limit),
-        )
-        for item in sheet
-    ]
+    barred = not small and shared_limit(sheet) is None
+
+    def tile(item: Any) -> Tile:
+        lines = _short_caption(item) if small else tuple(item.caption())
+        if isinstance(item, Picture):
+            return Tile(in_a_row([_sized(as_pil(panel), side) for panel in item.panels]), lines)
+        limit = limit_for(item, among)
+        drawn = draw(item, side, limit)
+        if barred:
+            return Tile(_over_its_bar(drawn, item, limit), lines)
+        return Tile(drawn, lines if small or item.limit else (*lines, "all values are 0"))
+
+    return first + [tile(item) for item in sheet]
 
 
 def _same_image(maps: list[Attribution]) -> bool:
@@ -180,16 +205,13 @@ def _map_beside_image(item: Attribution, side: int, limit: float | None) -> PILI
     return pair
 
 
-def _caption(item: Any, limit: float | None) -> tuple[str, ...]:
-    lines = tuple(item.caption())
-    if isinstance(item, Picture):
-        return lines
-    if item.limit == 0:
-        return (*lines, "all values are 0")
-    if limit is None:
-        scale = f"colours to {brief(item.limit)}"
-        return (*lines, scale, item.unit_of_values) if item.unit_of_values else (*lines, scale)
-    return lines
+def _over_its_bar(drawn: PILImage, item: Attribution, limit: float) -> PILImage:
+    """A map with a colour bar of its own, where the sheet's maps do not share one."""
+    bar = bar_of(item, max(drawn.width, 120), limit, None)
+    both = new_paper(max(drawn.width, bar.width), drawn.height + 6 + bar.height)
+    both.paste(drawn, (0, 0))
+    both.paste(bar, (0, drawn.height + 6))
+    return both
 
 
 def _short_caption(item: Any) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from .attribution import Attribution, Overlay
 from .colour import magnitude, signed
-from .contact import counts, shared_limit
+from .contact import Kind, counts, limit_for, limits
 from .drawing import as_pil, laid_over
 from .errors import RequestError
 from .files import write_atomically
@@ -264,21 +264,21 @@ def _paragraphs(text: str) -> list[str]:
 
 def _figures(items: list[Any], scale: str) -> list[Figure]:
     maps = [item for item in items if isinstance(item, Attribution)]
-    limit = shared_limit(Sheet(maps, scale=scale)) if maps else None
+    among = limits(Sheet(maps, scale=scale))
     side = next((side for most, side in SIDES if len(items) <= most), None)
     if side is None:
-        return [_small_figure(item, limit) for item in items]
-    return [_figure(item, side, limit) for item in items]
+        return [_small_figure(item, among) for item in items]
+    return [_figure(item, side, among) for item in items]
 
 
-def _small_figure(item: Any, limit: float | None) -> Figure:
+def _small_figure(item: Any, among: dict[Kind, float]) -> Figure:
     """One of very many: what it is for, and a verdict only where there is doubt."""
-    figure = _figure(item, SMALL_SIDE, limit)
+    figure = _figure(item, SMALL_SIDE, among)
     lines, doubt = figure.lines[:1], None if figure.verdict == "excited" else figure.verdict
     return replace(figure, lines=lines, verdict=doubt, narrowest=SMALL_SIDE)
 
 
-def _figure(item: Any, side: int, limit: float | None) -> Figure:
+def _figure(item: Any, side: int, among: dict[Kind, float]) -> Figure:
     if isinstance(item, Picture):
         lines = tuple(line for line in item.caption() if line != item.verdict)
         alts = [f"Picture made for {', '.join(item.caption())}"]
@@ -290,7 +290,7 @@ def _figure(item: Any, side: int, limit: float | None) -> Figure:
     if isinstance(item, Overlay):
         return _map_figure(item.attribution, item.image, side, item.limit)
     if isinstance(item, Attribution):
-        return _map_figure(item, item.image, side, limit or None)
+        return _map_figure(item, item.image, side, limit_for(item, among))
     raise RequestError(
         f"a report shows Pictures, Attributions, Overlays and Sheets, not a {type(item).__name__}"
     )
