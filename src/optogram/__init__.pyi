@@ -46,6 +46,7 @@ from .techniques import localize as localize
 from .techniques import lrp as lrp
 from .techniques import maximize as maximize
 from .techniques import occlusion as occlusion
+from .techniques import occlusion_panels as occlusion_panels
 from .techniques import rise as rise
 from .techniques import saliency as saliency
 from .techniques import sample as sample

@@ -138,6 +138,45 @@ def test_the_most_probable_class_is_named_at_each_place(image):
     assert result.checks["classes"] == {str(int(n)): "abcd"[int(n)] for n in result.values.unique()}
 
 
+def test_all_panels_of_figure_7_come_from_one_call(net, image, caplog):
+    classes, asked = ["output:b", "output:d"], {"patch": 6, "stride": 5, "value": "black"}
+    with caplog.at_level("INFO", "optogram"):
+        sheet = og.occlusion_panels(net, image, classes, layer="4", **asked)
+    assert caplog.text.count("occluders in") == 1
+    strongest = strongest_map(net, image, "4")
+    for row, unit in enumerate(classes):
+        activity, below, chance, likeliest = sheet[4 * row : 4 * row + 4]
+        expected = og.occlusion(net, image, strongest, score="activity", **asked)
+        assert torch.allclose(activity.values, expected.values, atol=1e-5)
+        assert activity.target == str(strongest)
+        assert activity.unit_of_values == "activity"
+        projected = og.deconvnet(net, image, f"{strongest}@strongest", signed=True)
+        assert torch.equal(below.values, projected.values)
+        expected = og.occlusion(net, image, unit, score="probability", **asked)
+        assert torch.allclose(chance.values, expected.values, atol=1e-6)
+        assert chance.target == str(net.resolve(unit))
+        expected = og.occlusion(net, image, unit, score="class", **asked)
+        names = [[likeliest.checks["classes"][int(n)] for n in row] for row in likeliest.values]
+        assert names == [[net.label(int(n)) for n in row] for row in expected.values]
+        counts = likeliest.values.flatten().long().bincount()
+        assert counts.tolist() == sorted(counts.tolist(), reverse=True)
+        share = likeliest.checks[likeliest.checks["classes"][0]]
+        assert share == f"{100 * int(counts[0]) / counts.sum():.0f}%"
+        assert [one.checks["panel"][:3] for one in (activity, below, chance, likeliest)] == [
+            "(b)", "(c)", "(d)", "(e)",
+        ]  # fmt: skip
+    seen = og.occlusion_panels(net, image, "output:b", layer="4", show="value", **asked)
+    assert torch.allclose(seen[2].values, seen[2].score - sheet[2].values, atol=1e-6)
+    assert torch.allclose(seen[0].values, seen[0].score - sheet[0].values, atol=1e-4)
+
+
+def test_the_panels_follow_the_last_layer_with_places_and_want_a_class(net, image):
+    sheet = og.occlusion_panels(net, image, "output:a", patch=9, stride=9)
+    assert sheet[0].target.startswith("4:")
+    with pytest.raises(og.RequestError, match="asks about classes"):
+        og.occlusion_panels(net, image, "3:2")
+
+
 def test_masks_are_hidden_and_spread_over_the_pixels_they_hide(net, image):
     masks = torch.zeros(3, 17, 19, dtype=torch.bool)
     masks[0, 2:5, 3:9] = masks[1, 3:11, 8] = masks[2, 16, 18] = True

@@ -22,6 +22,7 @@ from optogram.techniques.localize import localize as localize
 from optogram.techniques.lrp import lrp as lrp
 from optogram.techniques.maximize import maximize as maximize
 from optogram.techniques.occlusion import occlusion as occlusion
+from optogram.techniques.occlusion import occlusion_panels as occlusion_panels
 from optogram.techniques.occlusion import strongest_map as strongest_map
 from optogram.techniques.rise import rise as rise
 from optogram.techniques.saliency import saliency as saliency

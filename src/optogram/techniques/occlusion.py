@@ -1,7 +1,7 @@
 """Occlusion: hide a part of the image and see what the network loses (Zeiler & Fergus, 2013)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -9,8 +9,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from optogram.core import objective as ask
+from optogram.core import rules
 from optogram.core.activations import Activations
+from optogram.core.cam import deepest_maps
 from optogram.core.incremental import Occluders, Way, answers, grid, hull, instead
+from optogram.core.maps import asked, gradients, pixel_maps
 from optogram.core.network import Network
 from optogram.core.technique import technique
 from optogram.core.unit import OUTPUT, Target, Targetlike, Unit, units
@@ -89,6 +92,89 @@ def occlusion(
         made.append(_maps(question, image, hidden, boxes, show, adaptive))
     items = tuple(maps[i] for i in range(len(targets)) for maps in made)
     return Sheet(items) if several else items[0]
+
+
+@technique
+def occlusion_panels(
+    network: Network,
+    image: Image,
+    unit: Targetlike | Sequence[Targetlike],
+    *,
+    layer: str | None = None,
+    patch: Size | None = None,
+    stride: Size | None = None,
+    value: float | int | str | Sequence[float] | Tensor = 0.5,
+    show: Literal["drop", "value"] = "drop",
+    engine: Way = "auto",
+    memory: float = 1.0,
+) -> Sheet:
+    """Figure 7 of Zeiler & Fergus (2014), all panels from one slide of the occluder over the image.
+
+    What a feature map needs and what a class needs are two questions, whose answers often lie in
+    different places: a network can tell a dog while its strongest map fires on the face of a human
+    beside it. For each class a row of four: (b) the activity of the layer's strongest map, its sum
+    over all places, (c) that map's strongest place projected down by the deconvnet, (d) the class's
+    probability, (e) the most probable class.
+
+    Args:
+        network: who is asked; for (c) its activation functions must be ReLUs.
+        image: (channel, height, width) in [0, 1].
+        unit: a class, such as `output:Pomeranian`, or several.
+        layer: whose strongest map is followed; by default the last layer with places.
+        patch: side of the occluder in pixels, or (height, width); by default a seventh of the
+            image.
+        stride: pixels between places; by default a quarter of the patch.
+        value: what is shown instead, as in `occlusion`.
+        show: (b) and (d) as the "drop", red where what is hidden was needed, or as the "value"
+            under the occluder, where *low* marks that, as in the paper.
+        engine: as in `occlusion`.
+        memory: gigabytes to work in.
+
+    Returns:
+        A Sheet of four Attributions a class. `checks["panel"]` says what each is. The numbers of
+        (e) rank the classes, 0 the one that is most probable at most places; `checks["classes"]`
+        names them.
+
+    Raises RequestError as `occlusion` and `deconvnet` do, and for units that are no classes.
+    """
+    _check(network, image, "probability", show, None)
+    request = asked(network, image, unit)
+    if any(target.layer != OUTPUT for target in request.targets):
+        raise RequestError(
+            f"{', '.join(map(str, request.targets))}: figure 7 asks about classes; for any unit "
+            f"take occlusion(score='activity')"
+        )
+    name = network.layer(deepest_maps(request) if layer is None else layer).name
+    strongest = strongest_map(network, image, name)
+    size = _sizes(patch, image)[0]
+    boxes = grid(image.shape[1], image.shape[2], size, _stride(stride, size))
+    hidden = Occluders(boxes.flatten(0, 1), instead(network, image, value, size))
+    questions = [
+        _Question(network, (strongest,), "activity", engine, memory),
+        _Question(network, request.targets, "probability", engine, memory),
+        _Question(network, request.targets[:1], "class", engine, memory),
+    ]
+    columns = [torch.empty(len(hidden), len(q.targets)) for q in questions]
+    work = answers(network, image, hidden, (name, OUTPUT), engine=engine, memory=memory)
+    for which, acts in work:
+        for question, column in zip(questions, columns, strict=True):
+            column[which] = question._value(acts)
+    activity, chances, classes = (
+        _shown(q, image, q.clean(image), column.unflatten(0, boxes.shape[:2]), boxes, show)
+        for q, column in zip(questions, columns, strict=True)
+    )
+    place = asked(network, image, Unit(name, strongest.index, "strongest"))
+    below = pixel_maps(place, *gradients(place, rules.deconvnet), signed=True, title="")
+    assert isinstance(below, Attribution)
+    panels = []
+    for chance in chances:
+        panels += [
+            _labelled(activity[0], "(b) activity"),
+            _labelled(below, "(c) projection"),
+            _labelled(chance, "(d) probability"),
+            _ranked(network, classes[0]),
+        ]
+    return Sheet(tuple(panels), title=f"{network.name}: figure 7", columns=5, scale="each")
 
 
 def strongest_map(network: Network, image: Image, layer: str) -> Unit:
@@ -172,6 +258,25 @@ def _maps(
         occluded = question.ask(image, hidden).unflatten(0, boxes.shape[:2])
     else:
         occluded = _adaptively(question, image, hidden, boxes, clean, adaptive)
+    made = _shown(question, image, clean, occluded, boxes, show)
+    return [
+        replace(
+            one,
+            raw=_spread(one.values[0], hidden.masks),
+            checks=_remarks(question, one.values, adaptive),
+        )
+        for one in made
+    ]
+
+
+def _shown(
+    question: _Question,
+    image: Image,
+    clean: Float[Tensor, " unit"],
+    occluded: Float[Tensor, "rows columns unit"],
+    boxes: Int[Tensor, "rows columns 4"],
+    show: str,
+) -> list[Attribution]:
     # The most probable class is a name, not a quantity: it cannot drop.
     drop = show == "drop" and question.score != "class"
     maps = clean - occluded if drop else occluded
@@ -181,14 +286,28 @@ def _maps(
             image=image,
             target=str(target),
             score=float(clean[i]),
-            raw=_spread(maps[0, :, i], hidden.masks),
             boxes=boxes,
-            checks=_remarks(question, maps[..., i], adaptive),
+            checks=_remarks(question, maps[..., i], None),
             unit_of_values=_unit_of(question, target),
             signed=drop,
         )
         for i, target in enumerate(question.targets)
     ]
+
+
+def _labelled(one: Attribution, panel: str) -> Attribution:
+    return replace(one, checks={"panel": panel, **(one.checks or {})})
+
+
+def _ranked(network: Network, classes: Attribution) -> Attribution:
+    """Classes by how many places they are the most probable at, 0 at most of them."""
+    numbers, found, counts = classes.values.unique(return_inverse=True, return_counts=True)
+    order = counts.argsort(descending=True, stable=True)
+    names = [network.label(int(numbers[i])) for i in order]
+    shares = [f"{100 * int(counts[i]) / found.numel():.0f}%" for i in order]
+    said = dict(zip(names[:3], shares, strict=False))
+    checks = {"panel": "(e) likeliest", **said, "classes": dict(enumerate(names))}
+    return replace(classes, values=order.argsort()[found].float(), checks=checks)
 
 
 def _adaptively(

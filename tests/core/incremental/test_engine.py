@@ -1,5 +1,6 @@
 """Computing only what an occluder reaches gives what showing every occluded copy gives."""
 
+import itertools
 import logging
 
 import pytest
@@ -202,21 +203,51 @@ def test_the_lower_bound_counts_exactly_the_places_that_change():
 
 # --- known networks ------------------------------------------------------------------------------
 
+# Odd images, and no larger than a map needs to be cut rather than be computed whole.
 NAMES = [
-    ("alexnet", 127), ("vgg11", 64), ("resnet18", 97), ("squeezenet1_0", 91),
-    ("googlenet", 83), ("densenet121", 75), ("mobilenet_v2", 81),
+    ("alexnet", (113, 95)), ("vgg11", (67, 75)), ("resnet18", (97, 83)),
+    ("squeezenet1_0", (91, 81)), ("googlenet", (83, 75)), ("mobilenet_v2", (81, 67)),
+    ("vit", (35, 35)),
+    pytest.param("vgg16", (67, 75), marks=pytest.mark.slow),
+    pytest.param("densenet121", (75, 67), marks=pytest.mark.slow),
 ]  # fmt: skip
+PATCHES, STRIDES = [9, (17, 12), (24, 31)], [29, (37, 31), 53]
+
+
+def of_the_field(name):
+    """A network by its name, its output laid open to differences; classes few, to be fast."""
+    torchvision = pytest.importorskip("torchvision")
+    if name == "vit":
+        module = torchvision.models.VisionTransformer(35, 7, 2, 2, 16, 32, num_classes=5)
+        nn.init.normal_(module.heads.head.weight, generator=generator("head"))
+        return module
+    arguments = {"init_weights": False} if name == "googlenet" else {}
+    return alive(getattr(torchvision.models, name)(weights=None, num_classes=10, **arguments))
 
 
 @pytest.mark.parametrize(("name", "size"), NAMES)
 def test_networks_of_the_field_answer_as_if_every_copy_were_shown(name, size):
-    torchvision = pytest.importorskip("torchvision")
-    arguments = {"init_weights": False} if name == "googlenet" else {}
-    module = alive(getattr(torchvision.models, name)(weights=None, **arguments))
-    net = network(module, (3, size, size))
-    image = drawn((3, size, size), name)
-    boxes = grid(size, size, (13, 9), 29).flatten(0, 1)
-    assert_same(net, image, Occluders(boxes, torch.full_like(image, 0.5)))
+    net, image = network(of_the_field(name), (3, *size)), drawn((3, *size), name)
+    grey, effect = torch.full_like(image, 0.5), 1e-4 if name == "vit" else 1e-3
+    for patch, stride in itertools.product(PATCHES, STRIDES):
+        boxes = grid(*size, patch, stride).flatten(0, 1)
+        assert_same(net, image, Occluders(boxes, grey), effect=effect)
+
+
+@pytest.mark.parametrize("name", ["mnist-mlp", "mnist-sdae", "mnist-dbn", "tiny-zfnet"])
+def test_the_shipped_networks_answer_as_if_every_copy_were_shown(name):
+    net = og.load(name)
+    image = og.data("digits" if net.shape[0] == 1 else "photos", shape=net.shape)[3][0]
+    for patch, stride in itertools.product([3, (5, 7), 14], [9, (7, 12), 17]):
+        boxes = grid(*net.shape[1:], patch, stride).flatten(0, 1)
+        ways = [
+            og.occlusion(net, image, "output:3", patch=patch, stride=stride, engine=engine)
+            for engine in ("auto", "naive")
+        ]
+        (mine, plain), scale = (way.values for way in ways), abs(ways[1].score)
+        assert mine.numel() == len(boxes)
+        assert float((mine - plain).abs().max()) <= 1e-5 * (scale + float(plain.abs().max()))
+        assert float(plain.abs().max()) > 1e-3 * scale
 
 
 def test_a_vision_transformer_goes_over_to_whole_maps_and_says_so(caplog):
