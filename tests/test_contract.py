@@ -122,7 +122,7 @@ CASES = {
          "transforms": "jitter(1)"}
     ),
     "occlusion": explained(patch=4, stride=4),
-    "occlusion_panels": several(patch=4, stride=4),
+    "occlusion_panels": explained(patch=4, stride=4),
     "rise": several(samples=8),
     "saliency": several(signed=True),
     "sample": Case(

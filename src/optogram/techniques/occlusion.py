@@ -167,12 +167,13 @@ def occlusion_panels(
     below = pixel_maps(place, *gradients(place, rules.deconvnet), signed=True, title="")
     assert isinstance(below, Attribution)
     panels = []
+    ranked = _ranked(network, classes[0])
     for chance in chances:
         panels += [
             _labelled(activity[0], "(b) activity"),
             _labelled(below, "(c) projection"),
             _labelled(chance, "(d) probability"),
-            _ranked(network, classes[0]),
+            replace(ranked, target=chance.target),
         ]
     return Sheet(tuple(panels), title=f"{network.name}: figure 7", columns=5, scale="each")
 
