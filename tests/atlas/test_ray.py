@@ -66,6 +66,39 @@ def test_nodes_share_the_work_and_a_lost_node_loses_at_most_its_piece(cluster, t
     assert len(begun) <= 13, "more than the lost worker's piece was begun twice"
 
 
+def test_an_atlas_is_the_one_of_one_program_though_a_node_is_lost(cluster, tmp_path):
+    import optogram as og
+    from optogram.atlas import verify
+    from optogram.atlas.store import markers
+
+    head, nodes = cluster
+    asked = {"layers": ["fc6", "fc7", "fc8"], "pictures": [], "split": "test"}
+    asked["recipes"] = [{"name": "short", "arguments": {"steps": 4}}]
+    alone = og.atlas.build("mnist-mlp", "digits", tmp_path / "alone", **asked)
+    found = {}
+
+    def lose_one():
+        for _ in range(1200):
+            found.update({str(m.path): m.path.stat().st_mtime_ns for m in markers(tmp_path / "a")})
+            if len(found) >= 3:
+                break
+            time.sleep(0.05)
+        head.remove_node(nodes[1], allow_graceful=False)
+
+    saboteur = threading.Thread(target=lose_one)
+    saboteur.start()
+    made = og.atlas.build(
+        "mnist-mlp", "digits", tmp_path / "a",
+        engine="ray", address=head.address, workers=2, **asked,
+    )  # fmt: skip
+    saboteur.join()
+    assert found
+    assert made.manifest == alone.manifest
+    again = {str(m.path): m.path.stat().st_mtime_ns for m in markers(tmp_path / "a")}
+    assert {path: again[path] for path in found} == found, "a finished shard was made again"
+    assert verify(tmp_path / "a").clean
+
+
 def test_what_a_worker_on_a_node_refuses_is_said_in_its_words(cluster, tmp_path):
     head, _ = cluster
     work = Work(CHORE, {"folder": str(tmp_path), "count": 1, "refuse": "no such layer"})

@@ -1,6 +1,7 @@
 """`optogram atlas`: building, asking, checking, exporting; and what is refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +54,21 @@ def test_an_atlas_is_built_asked_checked_and_exported(grey, folder, recipe, prin
     broken = optogram("atlas", "verify", "out")
     assert broken.exit_code == 1
     assert "moved to bad" in broken.stdout
+
+
+def test_a_plan_says_what_would_be_built_and_builds_nothing(
+    grey, folder, recipe, printed, optogram
+):
+    words = ("--pictures", "none", "--recipe", recipe, "--layers", "3")
+    planned = printed("atlas", "build", grey, folder, "-o", "out", *words, "--plan")
+    shards = {cost["name"]: cost["shards"] for cost in planned["costs"]}
+    assert shards == {"survey": 1, "statistics": 1, "images": 1, "short": 1, "patches": 1}
+    assert planned["shards"] == 5
+    assert planned["picture_bytes"] > 0
+    said = optogram("atlas", "build", grey, folder, "-o", "out", *words, "--plan").stdout
+    assert "device hours" in said
+    assert "nothing was built" in said
+    assert not Path("out").exists()
 
 
 def test_wrong_requests_are_refused_in_a_sentence(grey, folder, refused):

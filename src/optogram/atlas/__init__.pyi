@@ -1,4 +1,7 @@
 from .build import build as build
+from .costs import Cost as Cost
+from .costs import Plan as Plan
+from .costs import plan as plan
 from .export import export_parquet as export_parquet
 from .layout import DataSet as DataSet
 from .layout import LayerInfo as LayerInfo

@@ -5,7 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,9 +134,9 @@ def build(
         "data_root": None if data_root is None else os.fspath(data_root),
     }
     asked: dict[str, Any] = {"layers": layers, "units": units, "k": k, "seed": seed}
-    with _one_thread():
+    with one_thread():
         job = Job.of(
-            *_loaded(network, dataset, **given),
+            *loaded(network, dataset, **given),
             Path(folder),
             pictures=pictures,
             recipes=recipes,
@@ -178,11 +178,11 @@ def part(
     torch.set_num_threads(1)
     given: dict[str, Any] = {"weights": weights, "device": device}
     given |= {"split": split, "data_root": data_root}
-    job = Job.of(*_loaded(network, dataset, **given), Path(folder), **asked)
+    job = Job.of(*loaded(network, dataset, **given), Path(folder), **asked)
     work(job.tasks(), None if share is None else (share[0], share[1]))
 
 
-def _loaded(
+def loaded(
     network: Network | str,
     dataset: Any,
     *,
@@ -234,8 +234,12 @@ class Job:
         project: str,
         vectors: Mapping[str, Any],
         seed: int,
+        dry: bool = False,
     ) -> "Job":
-        """The job, written down in the folder. Raises RequestError for what does not fit."""
+        """The job, written down in the folder unless it is `dry`.
+
+        Raises RequestError for what does not fit.
+        """
         if k < 1:
             raise RequestError(f"k={k}: at least one patch")
         painted = [_picture_recipe(one, seed) for one in [*_named(pictures), *recipes]]
@@ -254,16 +258,19 @@ class Job:
             known = {"recipes", "data", "scan", "plans", "directions", HEAD, "atlas.lock"}
             if not {path.name for path in folder.iterdir()} <= known:
                 raise RequestError(f"'{folder}' holds other files; give an empty folder")
-        folder.mkdir(parents=True, exist_ok=True)
         data = _dataset(images)
-        with locked(folder):
+        if not dry:
+            folder.mkdir(parents=True, exist_ok=True)
+        with nullcontext() if dry else locked(folder):
             head = _head(folder, network, data)
             infos = [_info(network, name) for name in names]
             for base, (stem, matrix) in matrices.items():
                 infos.append(_direction_layer(head, infos, network, base, matrix, stem))
-                _write_vectors(folder, infos[-1], matrix)
             head = _with_layers(head, network, infos)
-            write_head(folder, head)
+            if not dry:
+                for layer, matrix in _pairs(infos, matrices):
+                    _write_vectors(folder, layer, matrix)
+                write_head(folder, head)
         primary = head.datasets[0]
         held = {info.name: matrix for info, matrix in _pairs(infos, matrices)}
         keeps = len(images) <= MOST_IMAGES
@@ -289,7 +296,8 @@ class Job:
             cuts,
             made,
         )
-        job.write()
+        if not dry:
+            job.write()
         return job
 
     def write(self) -> None:
@@ -346,19 +354,25 @@ class Job:
     def tasks(self) -> list[Task]:
         """Everything that is not done yet, first what others need."""
         store.sweep(self.folder)
-        found: list[Task] = []
-        for source in self._sources():
-            found += source.tasks()
-            for layer in source.layers:
-                found += self._missing(layer, self.stats, range(layer.units), source)
-        if self.whole is not None:
-            found += self._missing(None, self.whole, range(len(self.images)), None)
-        for recipe in (*self.pictures, self.patches):
-            for layer in self.layers:
-                found += self._missing(layer, recipe, self._units(layer), None)
+        sources = self.sources()
+        found = [task for source in sources for task in source.tasks()]
+        of = {layer.id: source for source in sources for layer in source.layers}
+        for layer, recipe, some in self.pieces():
+            source = of.get(layer.id) if layer is not None and recipe.kind == "stats" else None
+            found += [self._task(shard, layer, recipe, source) for shard in some]
         return found
 
-    def _sources(self) -> "list[Source]":
+    def pieces(self) -> Iterator[tuple[LayerInfo | None, RecipeInfo, list[Shard]]]:
+        """The shards that are not there, by layer and recipe; no layer stands for the images."""
+        for layer in self.layers:
+            yield layer, self.stats, self._missing(layer, self.stats, range(layer.units))
+        if self.whole is not None:
+            yield None, self.whole, self._missing(None, self.whole, range(len(self.images)))
+        for recipe in (*self.pictures, self.patches):
+            for layer in self.layers:
+                yield layer, recipe, self._missing(layer, recipe, self._units(layer))
+
+    def sources(self) -> "list[Source]":
         """The surveys that the missing statistics need."""
         bare = [
             layer
@@ -376,12 +390,8 @@ class Job:
         return {unit for m in markers(self.folder, layer, recipe) for unit in m.units}
 
     def _missing(
-        self,
-        layer: LayerInfo | None,
-        recipe: RecipeInfo,
-        wanted: Sequence[int],
-        source: "Source | None",
-    ) -> list[Task]:
+        self, layer: LayerInfo | None, recipe: RecipeInfo, wanted: Sequence[int]
+    ) -> list[Shard]:
         number = IMAGES if layer is None else layer.id
         total = len(self.images) if layer is None else layer.units
         missing = set(wanted) - self._done(number, recipe.id)
@@ -391,10 +401,7 @@ class Job:
             "layer": None if layer is None else layer.name,
             "vectors": None if layer is None else layer.vectors,
         }
-        found = []
-        for shard in shards(number, recipe.id, missing, total, facts):
-            found.append(self._task(shard, layer, recipe, source))
-        return found
+        return shards(number, recipe.id, missing, total, facts)
 
     def _digest(self, data: str) -> str:
         return next(one.digest for one in self.head.datasets if one.id == data)
@@ -409,7 +416,7 @@ class Job:
 
         def run() -> None:
             started = store.stamp()
-            rows, pack = self._made(shard, layer, recipe, source)
+            rows, pack = self.made(shard, layer, recipe, source)
             made = {
                 "started": started,
                 "device": str(self.network.device),
@@ -429,7 +436,7 @@ class Job:
             run=run,
         )
 
-    def _made(
+    def made(
         self,
         shard: Shard,
         layer: LayerInfo | None,
@@ -443,7 +450,7 @@ class Job:
             return source.measured(layer.name).rows(shard.units), None
         vectors = self.vectors.get(layer.name)
         if recipe.kind == "patches":
-            held = {row["unit"]: row for row in self._stats_rows(layer, self.data.id)}
+            held = {row["unit"]: row for row in self.stats_rows(layer, self.data.id)}
             settings = recipe.settings
             return cutting.patches(
                 self.network,
@@ -456,7 +463,7 @@ class Job:
                 settings["k"],
                 settings["whole"],
             )
-        rows = self._stats_rows(layer, str(recipe.data))
+        rows = self.stats_rows(layer, str(recipe.data))
         maxima = torch.tensor([_number(row["maximum"]) for row in rows])
         bests = _bests(rows, layer, int(recipe.settings["sign"]))
         with painting.recorded(self.network, layer, maxima):
@@ -485,7 +492,7 @@ class Job:
         there = (r.id for r in read_recipes(self.folder) if r.kind == "stats" and r.data == data)
         return next(there, "")
 
-    def _stats_rows(self, layer: LayerInfo, data: str) -> list[dict[str, Any]]:
+    def stats_rows(self, layer: LayerInfo, data: str) -> list[dict[str, Any]]:
         """The statistics of all units of a layer, by unit."""
         import pyarrow.parquet as pq
 
@@ -519,6 +526,11 @@ class Source:
         self._measured: dict[str, Measured] = {}
         self._settled = False
 
+    @property
+    def heard(self) -> list[str]:
+        """The layers that it listens to; the outputs too, to know which units go with them."""
+        return list(dict.fromkeys([*(layer.name for layer in self.layers), OUTPUT]))
+
     def ready(self) -> bool:
         """Whether the survey is finished."""
         if not self._settled:
@@ -551,10 +563,8 @@ class Source:
         ]
 
     def _plain(self) -> None:
-        """The outputs are listened to as well, so that it is known which units go with them."""
-        names = dict.fromkeys([*(layer.name for layer in self.layers), OUTPUT])
         k = self.job.stats.settings["k"]
-        survey(self.job.network, self.job.images, list(names), k=k, directory=self.folder)
+        survey(self.job.network, self.job.images, self.heard, k=k, directory=self.folder)
 
     def _directions(self) -> None:
         layer, job = self.layers[0], self.job
@@ -771,7 +781,7 @@ def _followed(atlas: Atlas) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Sums are rounded the same way whatever the number of cores and processes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -11,6 +11,7 @@ from optogram.atlas.painting import targets
 from optogram.atlas.sprites import tile_webp
 from optogram.atlas.store import NOWHERE, Pack
 from optogram.core import rules
+from optogram.core.memory import Room
 from optogram.core.network import Network
 from optogram.core.unit import Target
 from optogram.pictures.drawing import as_pil
@@ -43,27 +44,48 @@ def patches(
         for rank, answer in enumerate(_answers(target, stats[unit], layer, k))
     ]
     shape = network.shape
-    size = max(4, PIXELS // (shape[0] * shape[1] * shape[2]))
     everything = (0, 0, shape[1], shape[2])
-    pack = Pack()
-    rows: list[dict[str, Any]] = []
-    for first in range(0, len(found), size):
-        some = found[first : first + size]
-        numbers = torch.tensor([answer.image for _, _, answer in some], dtype=torch.int64)
-        shown = images.take(numbers)[0]
-        answers = [answer for _, _, answer in some]
-        slopes = None
+    seen: dict[int, bytes] = {}
+    sent: dict[int, bytes] = {}
+    needed = [
+        place
+        for place, (_, _, answer) in enumerate(found)
+        if project != "none" or not (whole and answer.box == everything)
+    ]
+    # By image, so that one that many units like is read and decoded once.
+    needed.sort(key=lambda place: found[place][2].image)
+    size = max(4, PIXELS // (shape[0] * shape[1] * shape[2]))
+    room = Room("images", size)
+
+    def look(some: Sequence[int]) -> None:
+        answers = [found[place][2] for place in some]
+        shown = _shown(images, [answer.image for answer in answers])
+        for place, image, answer in zip(some, shown, answers, strict=True):
+            if not (whole and answer.box == everything):
+                seen[place] = _tile(crop(image, answer))
         if project != "none":
             slopes = projected(network, shown, answers, project, len(some))
-        for place, (unit, rank, answer) in enumerate(some):
-            about = {"unit": unit, "rank": rank, "image": answer.image, "value": answer.value}
-            kept = whole and answer.box == everything
-            seen = NOWHERE if kept else pack.add(_tile(crop(shown[place], answer)))
-            rows.append({**about, "kind": f"patch{rank}", **seen})
-            if slopes is not None:
-                taken = contrasted(crop(slopes[place], answer).float().cpu())
-                rows.append({**about, "kind": f"projection{rank}", **pack.add(_tile(taken))})
+            for place, slope, answer in zip(some, slopes, answers, strict=True):
+                sent[place] = _tile(contrasted(crop(slope, answer).float().cpu()))
+
+    for _ in room.each(needed, look):
+        pass
+    pack = Pack()
+    rows: list[dict[str, Any]] = []
+    for place, (unit, rank, answer) in enumerate(found):
+        about = {"unit": unit, "rank": rank, "image": answer.image, "value": answer.value}
+        where = pack.add(seen[place]) if place in seen else NOWHERE
+        rows.append({**about, "kind": f"patch{rank}", **where})
+        if place in sent:
+            rows.append({**about, "kind": f"projection{rank}", **pack.add(sent[place])})
     return rows, pack
+
+
+def _shown(images: ImageSet, numbers: list[int]) -> Tensor:
+    """Images by number, some more than once; each is read once."""
+    once = sorted(set(numbers))
+    places = torch.tensor([once.index(number) for number in numbers])
+    return images.take(torch.tensor(once, dtype=torch.int64))[0][places]
 
 
 def whole_images(images: ImageSet, numbers: Sequence[int]) -> tuple[list[dict[str, Any]], Pack]:

@@ -22,6 +22,7 @@ from optogram.atlas.layout import (
 from optogram.atlas.schema import schema
 from optogram.atlas.sprites import tile_webp
 from optogram.atlas.store import Pack, Shard
+from optogram.core.memory import Room
 from optogram.core.network import Network
 from optogram.core.technique import call
 from optogram.core.unit import Direction, Target, Unit
@@ -69,12 +70,17 @@ def paint(
     rows: list[dict[str, Any]] = []
     pack = Pack()
     parts = []
+    room = Room("units")
+
+    def climb(some: Sequence[int]) -> list[tuple[dict[str, Any], bytes]]:
+        return _group(network, layer, some, recipe, vectors, bests)
+
     for first in range(0, len(shard.units), group):
         units = shard.units[first : first + group]
         path = (folder / shard.path).with_suffix(f".{first:03d}.part")
         made = _kept(path, shard.key)
         if made is None:
-            made = _group(network, layer, units, recipe, vectors, bests)
+            made = [one for some in room.each(units, climb) for one in some]
             if group < len(shard.units):
                 _keep(path, shard.key, made)
         parts.append(path)

@@ -2,13 +2,14 @@
 
 import importlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from optogram.cli.manners import Failed, Interrupted, say, unbroken, working
-from optogram.cli.options import DEBUG, DEVICE, ENGINE, JSON, WEIGHTS, seed
+from optogram.cli.options import DEBUG, JSON, LAYERS, NET_AND_DATA, PATCHES, SHOWN, seed
 from optogram.pictures.errors import RequestError
 
 EVERYWHERE = (seed(), JSON, DEBUG)
@@ -22,20 +23,14 @@ def atlas() -> None:
 
 @atlas.command(
     params=[
-        click.Argument(["net"], metavar="NET"),
-        click.Argument(["data"], metavar="DATA"),
+        *NET_AND_DATA,
         click.Option(
             ["-o", "--output"],
             metavar="DIR",
             required=True,
             help="The folder of the atlas. What is there already is not computed again.",
         ),
-        click.Option(
-            ["--layers"],
-            metavar="NAME",
-            multiple=True,
-            help="A layer, or a pattern such as '*conv*'; may be repeated. Else all with weights.",
-        ),
+        LAYERS,
         click.Option(
             ["--units"],
             metavar="UNITS",
@@ -55,7 +50,7 @@ def atlas() -> None:
             multiple=True,
             help="A JSON file of another kind of picture; may be repeated.",
         ),
-        click.Option(["--k"], type=int, default=9, show_default=True, help="Patches a unit."),
+        PATCHES,
         click.Option(
             ["--project"],
             type=click.Choice(["auto", "deconvnet", "guided", "gradient", "none"]),
@@ -70,11 +65,12 @@ def atlas() -> None:
             help="A .npy or .safetensors matrix whose rows become units of a layer; may be "
             "repeated.",
         ),
-        click.Option(["--split"], default="train", show_default=True, help="Which part of DATA."),
-        click.Option(["--data-root"], metavar="DIR", help="Where data lie; else $OPTOGRAM_DATA."),
-        *ENGINE,
-        WEIGHTS,
-        DEVICE,
+        click.Option(
+            ["--plan", "only_plan"],
+            is_flag=True,
+            help="Build nothing: say what shards there would be, the hours and the bytes.",
+        ),
+        *SHOWN,
         *EVERYWHERE,
     ]
 )
@@ -88,6 +84,10 @@ def build(
     recipe: tuple[str, ...],
     directions: tuple[str, ...],
     shard: tuple[int, int] | None,
+    only_plan: bool,
+    engine: str,
+    workers: int | None,
+    address: str | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -97,21 +97,28 @@ def build(
     """
     with unbroken():
         from optogram.atlas import build as built
-    named = [] if pictures == "none" else [name.strip() for name in pictures.split(",")]
+        from optogram.atlas import plan
+    settings |= {
+        "layers": list(layers) or None,
+        "units": list(units) or None,
+        "pictures": [] if pictures == "none" else [name.strip() for name in pictures.split(",")],
+        "recipes": list(recipe),
+        "vectors": dict(_pair(text) for text in directions),
+    }
+    if only_plan:
+        with working():
+            planned = plan(net, data, output, **settings)
+        say(json.dumps(_planned(planned)) if as_json else _costs(planned))
+        return
     try:
         with working():
-            made = built(
-                net,
-                data,
-                output,
-                layers=list(layers) or None,
-                units=list(units) or None,
-                pictures=named,
-                recipes=list(recipe),
-                vectors=dict(_pair(text) for text in directions),
-                share=shard,
-                **settings,
-            )
+            who: dict[str, Any] = {
+                "engine": engine,
+                "workers": workers,
+                "address": address,
+                "share": shard,
+            }
+            made = built(net, data, output, **settings, **who)
             facts = made.info()
     except KeyboardInterrupt as stop:
         again = "interrupted; the same command goes on after the last shard that was finished"
@@ -206,6 +213,28 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not layer or not file:
         raise RequestError(f"{text!r} names no directions: write LAYER=FILE, as in fc7=sae.npy")
     return layer, file
+
+
+def _planned(plan: Any) -> dict[str, Any]:
+    whole = {name: getattr(plan, name) for name in ("shards", "hours", "device", "seconds")}
+    sizes = {"survey_bytes": plan.survey_bytes, "picture_bytes": plan.picture_bytes}
+    return {**whole, **sizes, "costs": [asdict(cost) for cost in plan.costs]}
+
+
+def _costs(plan: Any) -> str:
+    lines = [f"{'':14}{'shards':>8}{'units':>10}{'device hours':>14}{'MB':>10}"]
+    for cost in plan.costs:
+        said = f"{cost.name:14}{cost.shards:8}{cost.units:10}{cost.hours:14.3g}"
+        lines.append(f"{said}{cost.bytes / 1e6:10.3g}")
+    lines.append(f"{'':14}{plan.shards:8}{'':10}{plan.hours:14.3g}")
+    meanwhile = sum(cost.meanwhile for cost in plan.costs)
+    lines += [
+        f"survey part: {plan.survey_bytes / 1e6:.3g} MB, and {meanwhile / 1e6:.3g} MB until it is "
+        "merged",
+        f"picture part: {plan.picture_bytes / 1e6:.3g} MB",
+        f"calibrated on {plan.device} in {plan.seconds:.0f} s; nothing was built",
+    ]
+    return "\n".join(lines)
 
 
 def _lines(facts: dict[str, Any]) -> str:

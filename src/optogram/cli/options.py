@@ -100,6 +100,27 @@ ENGINE = (
 )
 
 
+NET_AND_DATA = (
+    click.Argument(["net"], metavar="NET"),
+    click.Argument(["data"], metavar="DATA"),
+)
+LAYERS = click.Option(
+    ["--layers"],
+    metavar="NAME",
+    multiple=True,
+    help="A layer, or a pattern such as '*conv*'; may be repeated. Else all with weights.",
+)
+PATCHES = click.Option(["--k"], type=int, default=9, show_default=True, help="Patches a unit.")
+SHOWN = (
+    click.Option(["--split"], default="train", show_default=True, help="Which part of DATA."),
+    click.Option(["--data-root"], metavar="DIR", help="Where data lie; else $OPTOGRAM_DATA."),
+    *ENGINE,
+    WEIGHTS,
+    DEVICE,
+)
+"""Where images come from, and who shows them to the network."""
+
+
 def _share(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None

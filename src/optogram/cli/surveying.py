@@ -6,26 +6,20 @@ from typing import Any
 import click
 
 from optogram.cli.manners import Interrupted, say, unbroken, working
-from optogram.cli.options import DEBUG, DEVICE, ENGINE, JSON, WEIGHTS, seed
+from optogram.cli.options import DEBUG, JSON, LAYERS, NET_AND_DATA, PATCHES, SHOWN, seed
 
 
 @click.command(
     params=[
-        click.Argument(["net"], metavar="NET"),
-        click.Argument(["data"], metavar="DATA"),
+        *NET_AND_DATA,
         click.Option(
             ["-o", "--output"],
             metavar="DIR",
             required=True,
             help="The folder of the survey; one that was interrupted there goes on.",
         ),
-        click.Option(
-            ["--layers"],
-            metavar="NAME",
-            multiple=True,
-            help="A layer, or a pattern such as '*conv*'; may be repeated. Else all with weights.",
-        ),
-        click.Option(["--k"], type=int, default=9, show_default=True, help="Patches a unit."),
+        LAYERS,
+        PATCHES,
         click.Option(
             ["--places"],
             type=click.Choice(["strongest", "all"]),
@@ -42,11 +36,7 @@ from optogram.cli.options import DEBUG, DEVICE, ENGINE, JSON, WEIGHTS, seed
         ),
         click.Option(["--batch"], type=int, help="Images shown at once; else what suits them."),
         click.Option(["--shard-size"], type=int, help="Images that are one piece of work."),
-        click.Option(["--split"], default="train", show_default=True, help="Which part of DATA."),
-        click.Option(["--data-root"], metavar="DIR", help="Where data lie; else $OPTOGRAM_DATA."),
-        *ENGINE,
-        WEIGHTS,
-        DEVICE,
+        *SHOWN,
         seed(),
         JSON,
         DEBUG,

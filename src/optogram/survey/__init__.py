@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from .agreement import Agreement as Agreement
 from .agreement import agreement as agreement
+from .archives import from_store as from_store
+from .archives import from_tar as from_tar
 from .clusters import Clusters as Clusters
 from .datasets import ImageSet as ImageSet
 from .datasets import fit as fit

@@ -15,6 +15,7 @@ from optogram.core.network import Network
 from optogram.core.unit import OUTPUT
 from optogram.pictures.errors import RequestError
 from optogram.pictures.leases import leased
+from optogram.survey.archives import from_store, from_tar, is_remote, is_tar
 from optogram.survey.datasets import ImageSet
 from optogram.survey.dead import triage as looked_into
 from optogram.survey.part import Part, Range, merged_parts
@@ -49,7 +50,8 @@ def survey(
 
     Args:
         network: who is asked.
-        dataset: an ImageSet, or what makes one: a folder or `.npz` file, a tensor or array of
+        dataset: an ImageSet, or what makes one: a folder or `.npz` file, tar files or an address of
+            an object store (see `from_tar`, `from_store`), a tensor or array of
             images in [0, 1], a `torch.utils.data.Dataset`, or an iterable of image tensors (kept in
             memory). Images are fitted to the network's shape.
         layers: names and patterns (`*conv*`); None for every convolution and linear layer.
@@ -77,10 +79,10 @@ def survey(
     """
     images = as_images(dataset).fitted(network.shape)
     plan = planned(
-        Plan(chosen(network, layers), k, places, statistics, batch or _batch(network.shape)),
+        Plan(chosen(network, layers), k, places, statistics, batch or batch_for(network.shape)),
         len(images),
     )
-    step = _shard(len(images), plan.batch, shard)
+    step = shard_for(len(images), plan.batch, shard)
     recipe = _recipe(network, images, plan, step, triage)
     store = None if directory is None else Store.at(directory, recipe)
     if store is not None and store.marker() is not None:
@@ -210,6 +212,8 @@ def as_images(dataset: Any) -> ImageSet:
     if isinstance(dataset, ImageSet):
         return dataset
     if isinstance(dataset, str | os.PathLike):
+        if (name := os.fspath(dataset)) and (is_tar(name) or is_remote(name)):
+            return from_tar(name) if is_tar(name) else from_store(name)
         return from_npz(dataset) if Path(dataset).suffix == ".npz" else from_folder(dataset)
     if isinstance(dataset, Tensor | np.ndarray):
         return from_arrays(dataset)
@@ -253,13 +257,13 @@ def _recipe(
     }
 
 
-def _batch(shape: tuple[int, int, int]) -> int:
-    """About two million numbers: 16 images of 224 x 224 in colour, 512 digits."""
+def batch_for(shape: tuple[int, int, int]) -> int:
+    """Images shown at once: about two million numbers, 16 of 224 x 224 in colour, 512 digits."""
     pixels = shape[0] * shape[1] * shape[2]
     return min(512, max(8, 2_400_000 // pixels // 8 * 8))
 
 
-def _shard(images: int, batch: int, asked: int | None) -> int:
+def shard_for(images: int, batch: int, asked: int | None = None) -> int:
     """Images a shard: at least 256 and 4 batches, at most 64 shards, in whole batches."""
     if asked is not None and asked < 1:
         raise RequestError(f"shard={asked}: at least 1 image")

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from optogram.core import progress
 from optogram.core.layout import laid_out
+from optogram.core.memory import Room, at_once
 from optogram.core.network import Layer, Network
 from optogram.core.unit import OUTPUT
 from optogram.core.visit import visit
 from optogram.pictures.errors import RequestError
+from optogram.survey.ahead import ahead
 from optogram.survey.datasets import ImageSet
 from optogram.survey.part import LayerPart, Part
 from optogram.survey.reduce import Heard, heard
@@ -108,8 +110,18 @@ def scan(
         ear.top = ear.top if earlier is None else earlier.layers[name].top
     before = set(images.skipped)
     seen = 0
-    for numbers, shown, labels in images.batches(plan.batch, start=start, stop=stop):
-        _listen(network, images, plan, ears, numbers, shown)
+    room = Room()
+    batches = images.batches(at_once(network, plan.batch), start=start, stop=stop)
+    if network.device.type != "cpu":  # there the processor has nothing else to do meanwhile
+        batches = ahead(batches)
+    for numbers, shown, labels in batches:
+
+        def listen(some: Sequence[int], numbers: Tensor = numbers, shown: Tensor = shown) -> None:
+            part = slice(some[0], some[-1] + 1)
+            _listen(network, images, plan, ears, numbers[part], shown[part])
+
+        for _ in room.each(range(len(numbers)), listen):
+            pass
         for ear in ears.values():
             ear.labels.append(labels)
             ear.numbers.append(numbers)
@@ -154,6 +166,8 @@ def _listen(
     numbers: Int64[Tensor, " batch"],
     shown: Float[Tensor, "batch channel height width"],
 ) -> None:
+    before = [(ear, ear.top, ear.moments, len(ear.waiting)) for ear in ears.values()]
+
     def hear(name: str, answer: Tensor) -> None:
         ear = ears[name]
         said = heard(answer, ear.layer.axis, with_moments=ear.moments is not None)
@@ -167,7 +181,13 @@ def _listen(
         if plan.statistics == "all":
             ear.waiting.append(said.strongest)
 
-    visit(network, laid_out(shown), plan.layers, hear)
+    try:
+        visit(network, laid_out(shown), plan.layers, hear)
+    except BaseException:  # as if it had not been shown: it may be shown again in parts
+        for ear, top, moments, waiting in before:
+            ear.top, ear.moments = top, moments
+            del ear.waiting[waiting:]
+        raise
 
 
 def _check(said: Heard, images: ImageSet, numbers: Int64[Tensor, " batch"], name: str) -> None:

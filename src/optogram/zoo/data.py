@@ -21,6 +21,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from optogram.pictures.errors import RequestError
+from optogram.survey.archives import from_store, from_tar, is_remote, is_tar, is_there
 from optogram.survey.datasets import UNKNOWN, Image, ImageSet, Shape
 from optogram.survey.sources import from_arrays, from_folder, from_npz, from_torch
 
@@ -61,8 +62,10 @@ def data(
 
     Args:
         spec: `digits`, `photos` or `patches` of photographs, which are embedded; `mnist`; a folder
-            of images; an `.npz`, see
-            `optogram.survey.from_npz`; or `torchvision:NAME`, a data set of torchvision.
+            of images; an `.npz`, see `optogram.survey.from_npz`; tar files as webdataset lays them
+            out, `shards-{000..010}.tar` or `shards-*.tar`, here or in an object store; an address
+            that fsspec takes, `s3://bucket/photos`; or `torchvision:NAME`, a data set of
+            torchvision.
         root: where files are looked for, before `$OPTOGRAM_DATA` and, for paths, after the path
             itself; what is downloaded goes there.
         split: "train" or "test" ("val" is the same, but for torchvision, which is asked for what
@@ -151,6 +154,11 @@ def _named(
 ) -> ImageSet:
     if name.startswith("torchvision:"):
         return _torchvision(name, root, split, shape)
+    if is_remote(name) and not is_tar(name):
+        return from_store(name, shape=shape)
+    if is_tar(name):
+        place = name if is_remote(name) else _rooted(name, root)
+        return from_tar(place, name=name, shape=shape)
     if split not in ("train", "test", "val"):
         raise RequestError(f"{name} has no split {split!r}; there is train and test, or val")
     if name in NAMED:
@@ -160,7 +168,7 @@ def _named(
             return _folder(path, split, shape)
         if path.is_file() and path.suffix == ".npz":
             return from_npz(path, split=split, shape=shape)
-    there = f"{', '.join(NAMED)}, torchvision:NAME, a folder of images, or an .npz file of them"
+    there = f"{', '.join(NAMED)}, torchvision:NAME, a folder of images, .npz or .tar files of them"
     raise RequestError(f"no data called {name!r}; there is {there}")
 
 
@@ -177,6 +185,12 @@ def _home(root: str | os.PathLike[str] | None) -> Path:
 
 def _places(name: str, root: str | os.PathLike[str] | None) -> list[Path]:
     return [Path(name).expanduser(), *(one / name for one in _roots(root))] if name else []
+
+
+def _rooted(name: str, root: str | os.PathLike[str] | None) -> str:
+    """Where tar files lie: at their path, or below a root that has something there."""
+    places = [str(path) for path in _places(name, root)]
+    return next((one for one in places if is_there(one)), name)
 
 
 def _folder(path: Path, split: str, shape: Shape | None) -> ImageSet:

@@ -1,0 +1,118 @@
+"""A survey and an atlas for which memory is short: the same, in smaller parts."""
+
+import sys
+import threading
+
+import pytest
+import torch
+
+import optogram as og
+from optogram.atlas import painting
+from optogram.core import visit as visiting
+from optogram.survey import make, scan
+from optogram.survey.ahead import ahead
+from tests.survey.small import LAYERS, images, network
+
+FULL = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Passes of more than five images fail, and not before the second layer has been heard."""
+    seen = []
+    visit = visiting.visit
+
+    def tight(network, shown, layers, hear):
+        heard = []
+
+        def hear_some(name, answer):
+            if len(shown) > 5 and heard:
+                raise RuntimeError(FULL)
+            heard.append(name)
+            hear(name, answer)
+
+        seen.append(len(shown))
+        visit(network, shown, layers, hear_some)
+
+    monkeypatch.setattr(scan, "visit", tight)
+    return seen
+
+
+def test_a_survey_is_the_same_in_halves(short, monkeypatch):
+    found = make(network(), images(40, levels=3), LAYERS, batch=16)
+    assert short[:3] == [16, 8, 4]
+    assert set(short[2:]) == {4}
+    assert sum(short[2:]) == 40
+    monkeypatch.undo()
+    whole = make(network(), images(40, levels=3), LAYERS, batch=16)
+    for name in LAYERS:
+        mine, other = found.part.layers[name], whole.part.layers[name]
+        assert torch.equal(mine.top.images, other.top.images)
+        assert torch.equal(mine.top.places, other.top.places)
+        torch.testing.assert_close(mine.top.values, other.top.values)
+        torch.testing.assert_close(mine.moments.mean, other.moments.mean)
+        assert torch.equal(mine.moments.active, other.moments.active)
+        assert mine.moments.count == other.moments.count
+        torch.testing.assert_close(mine.answers.mean, other.answers.mean)
+
+
+def test_an_atlas_is_the_same_in_halves(tmp_path, monkeypatch):
+    asked = {"layers": ["conv2", "fc1"], "pictures": []}
+    asked["recipes"] = [{"name": "short", "arguments": {"steps": 3}}]
+    whole = og.atlas.build(network(), images(), tmp_path / "whole", **asked)
+    patches = sys.modules["optogram.techniques.top_patches"]
+    back, group = patches.value_and_gradient, painting._group
+    sent, climbed = [], []
+
+    def tight_back(network, shown, *rest, **more):
+        sent.append(len(shown))
+        if len(shown) > 9:
+            raise RuntimeError(FULL)
+        return back(network, shown, *rest, **more)
+
+    def tight_group(network, layer, units, *rest):
+        climbed.append(len(units))
+        if len(units) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return group(network, layer, units, *rest)
+
+    monkeypatch.setattr(patches, "value_and_gradient", tight_back)
+    monkeypatch.setattr(painting, "_group", tight_group)
+    made = og.atlas.build(network(), images(), tmp_path / "halves", **asked)
+    assert max(sent) > 9 >= sent[-1]
+    assert climbed == [6, 3, 1, 1, 1, 1, 1, 1, 5, 2, 2, 1]
+    for layer in asked["layers"]:
+        for unit in range(whole.layer(layer).units):
+            mine, other = made.unit(layer, unit), whole.unit(layer, unit)
+            assert [p.image for p in mine.patches] == [p.image for p in other.patches]
+            assert mine.pictures[0].score == pytest.approx(other.pictures[0].score, rel=1e-4)
+
+
+def test_what_is_read_ahead_comes_in_order_and_no_further_than_it_should():
+    made = []
+
+    def items():
+        for number in range(10):
+            made.append(number)
+            yield number
+
+    reader = ahead(items(), most=2)
+    assert next(reader) == 0
+    assert max(made) <= 4  # one handed out, two waiting, one in hand
+    assert list(reader) == list(range(1, 10))
+
+
+def test_a_fault_in_reading_is_raised_in_its_turn_and_the_thread_ends():
+    def items():
+        yield 1
+        raise og.RequestError("a broken image")
+
+    before = threading.active_count()
+    reader = ahead(items())
+    assert next(reader) == 1
+    with pytest.raises(og.RequestError, match="a broken image"):
+        next(reader)
+    endless = ahead(iter(int, 1))
+    next(endless)
+    endless.close()
+    assert threading.active_count() == before
