@@ -20,7 +20,7 @@ from optogram.studies.deconvnet.layers import _upper
 from optogram.studies.deconvnet.pooling import _participation
 from optogram.studies.deconvnet.study import PARTS
 from optogram.studies.deconvnet.views import crops, faces
-from optogram.studies.mlp_neurons.shelf import Shelf
+from optogram.studies.shelf import Shelf
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,11 @@ from optogram import Network, data, load, maximize
 from optogram.core import objective as ask
 from optogram.core.unit import Unit
 from optogram.studies import mlp_neurons as run
+from optogram.studies.drawing import Bar, Line, Tile, brightened, grid
+from optogram.studies.found import Claim, Figure, Found
 from optogram.studies.mlp_neurons import company, everyone, hidden, outputs, recipes, study
 from optogram.studies.mlp_neurons.adversaries import RECIPES
-from optogram.studies.mlp_neurons.bench import Bench, Claim, Figure, Found
-from optogram.studies.mlp_neurons.drawing import Bar, Line, Tile, brightened, grid
+from optogram.studies.mlp_neurons.bench import Bench
 from optogram.studies.mlp_neurons.recipes import (
     chances,
     climb,
@@ -33,7 +34,7 @@ from optogram.studies.mlp_neurons.recipes import (
     variation,
     working,
 )
-from optogram.studies.mlp_neurons.shelf import Shelf
+from optogram.studies.shelf import Shelf
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +288,7 @@ from pathlib import Path
 import numpy as np
 from optogram.survey import from_arrays
 from optogram.studies.mlp_neurons import study
-from optogram.studies.mlp_neurons.bench import Found
+from optogram.studies.found import Found
 folder = Path(sys.argv[1])
 
 def part(name):

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from optogram.core.network import Network
 from optogram.core.unit import Unit
 from optogram.pictures import Sheet
-from optogram.studies.mlp_neurons.bench import Claim, Figure, Found
-from optogram.studies.mlp_neurons.drawing import Line, Tile, grid, stacked
+from optogram.studies.drawing import Line, Tile, grid, stacked
+from optogram.studies.found import Claim, Figure, Found
 from optogram.survey.datasets import Images
 from optogram.survey.patches import strongest
 from optogram.techniques import top_patches
 
 from .bench import Bench, convolutions
+from .tiles import squared
 
 SPECTRUM = 64
 LOW, HIGH = 0.1, 0.25
@@ -41,10 +42,10 @@ def architecture(bench: Bench) -> Found:
         )
         assert isinstance(sheet, Sheet)
         tiles = [
-            Tile(_square(p.image), (Line(f"{second}:{u}"),))
+            Tile(squared(p.image), (Line(f"{second}:{u}"),))
             for u, p in zip(chosen, list(sheet)[1::2], strict=True)
         ]
-        patches = [Tile(_square(p.image)) for p in list(sheet)[::2]]
+        patches = [Tile(squared(p.image)) for p in list(sheet)[::2]]
         drawing = stacked(
             [_filters(network), grid([tiles, patches], side=84)],
             [
@@ -163,14 +164,6 @@ def _filters(network: Network) -> Any:
     ]
     shown = tiles[:96]
     return grid([shown[i : i + 8] for i in range(0, len(shown), 8)], side=84)
-
-
-def _square(image: Tensor) -> Tensor:
-    size = max(image.shape[-2:])
-    square = torch.full((3, size, size), 0.92)
-    top, left = ((size - n) // 2 for n in image.shape[-2:])
-    square[:, top : top + image.shape[1], left : left + image.shape[2]] = image
-    return square
 
 
 def _claims(bench: Bench, found: dict[str, Any], comparison: Any) -> tuple[Claim, ...]:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from optogram.core.network import Network
-from optogram.studies.mlp_neurons.shelf import Shelf
+from optogram.studies.shelf import Shelf
 from optogram.survey.datasets import Images, ImageSet
 
 CONVOLUTIONS = 5

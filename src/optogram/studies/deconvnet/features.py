@@ -11,13 +11,14 @@ from torch import Tensor
 from optogram.core.network import Network
 from optogram.core.unit import Unit
 from optogram.pictures import Picture, Sheet
-from optogram.studies.mlp_neurons.bench import Claim, Figure, Found
-from optogram.studies.mlp_neurons.drawing import Line, Tile, chart, grid
+from optogram.studies.drawing import Line, Tile, chart, grid
+from optogram.studies.found import Claim, Figure, Found
 from optogram.survey.patches import Found as Patch
 from optogram.survey.patches import strongest
 from optogram.techniques import top_patches
 
 from .bench import Bench
+from .tiles import squared
 
 NINE = 9
 SETTLED = 0.5
@@ -95,10 +96,7 @@ def _block(pictures: Sequence[Picture], side: int = 54) -> Tensor:
     size = max(max(p.image.shape[-2:]) for p in pictures)
     block = torch.ones(3, 3 * side + 6, 3 * side + 6)
     for place, picture in enumerate(pictures):
-        image = picture.image.expand(3, -1, -1)
-        square = torch.full((3, size, size), 0.92)
-        top, left = ((size - n) // 2 for n in image.shape[-2:])
-        square[:, top : top + image.shape[1], left : left + image.shape[2]] = image
+        square = squared(picture.image, size)
         mode = "nearest" if size <= side else "area"
         y, x = (k * (side + 3) for k in divmod(place, 3))
         block[:, y : y + side, x : x + side] = F.interpolate(square[None], (side, side), mode=mode)[
@@ -172,17 +170,9 @@ def _columns(bench: Bench, last: dict[str, list[list[Patch]]], epochs: Sequence[
             list(top_patches(n, bench.images, wanted, k=1, project="deconvnet")) for n in networks
         ]
         for place, unit in enumerate(units):
-            rows.append([Tile(_square(column[2 * place + 1].image)) for column in columns])
+            rows.append([Tile(squared(column[2 * place + 1].image)) for column in columns])
             sides.append(f"{layer}:{unit}")
     return grid(rows, heads=[*(f"epoch {e}" for e in epochs), "end"], sides=sides, side=72)
-
-
-def _square(image: Tensor) -> Tensor:
-    size = max(image.shape[-2:])
-    square = torch.full((3, size, size), 0.92)
-    top, left = ((size - n) // 2 for n in image.shape[-2:])
-    square[:, top : top + image.shape[1], left : left + image.shape[2]] = image
-    return square
 
 
 def _shared(found: Sequence[Sequence[Patch]], last: Sequence[Sequence[Patch]]) -> float:

@@ -10,8 +10,8 @@ from torch import Tensor
 from optogram.core.unit import Unit
 from optogram.pictures import Attribution
 from optogram.pictures.colour import magnitude
-from optogram.studies.mlp_neurons.bench import Claim, Figure, Found
-from optogram.studies.mlp_neurons.drawing import Line, Tile, grid
+from optogram.studies.drawing import Line, Tile, grid
+from optogram.studies.found import Claim, Figure, Found
 from optogram.techniques import (
     correspondence,
     correspondence_by_chance,
@@ -22,6 +22,7 @@ from optogram.techniques import (
 )
 
 from .bench import Bench
+from .tiles import enhanced, squared
 
 SIDE = 160
 COLOURS = (
@@ -120,7 +121,7 @@ def _panels(bench: Bench, image: Tensor) -> tuple[list[Tile], list[list[Tile]], 
             _heat(activity.values),
             (Line(str(strongest)), Line(f"0 to {float(activity.values.max()):.3g}")),
         ),
-        Tile(_enhanced(below.raw), (Line(f"strongest {below.score:.2f}"),)),
+        Tile(enhanced(below.raw), (Line(f"strongest {below.score:.2f}"),)),
         Tile(
             _heat(chance.values, 1.0),
             (Line(f"{float(chance.values.min()):.0%} to {float(chance.values.max()):.0%}"),),
@@ -132,8 +133,8 @@ def _panels(bench: Bench, image: Tensor) -> tuple[list[Tile], list[list[Tile]], 
     )
     half = len(found) // 2
     patches = [
-        [Tile(_square(p.image)) for p in found[:half]],
-        [Tile(_square(p.image)) for p in found[half:]],
+        [Tile(squared(p.image)) for p in found[:half]],
+        [Tile(squared(p.image)) for p in found[half:]],
     ]
     energy = _under(below.raw.square().sum(0), activity.boxes)
     drop = activity.values.max() - activity.values
@@ -188,12 +189,6 @@ def _heat(values: Tensor, limit: float | None = None) -> Tensor:
     return torch.from_numpy(magnitude(values, limit)).permute(2, 0, 1).float() / 255
 
 
-def _enhanced(raw: Tensor) -> Tensor:
-    parts = raw[raw != 0].abs()
-    size = float(parts.quantile(0.99)) if len(parts) else 1.0
-    return (0.5 + 0.5 * raw / size).clamp(0, 1)
-
-
 def _under(energy: Tensor, boxes: Tensor | None) -> Tensor:
     """The energy in each box, by sums over rectangles."""
     assert boxes is not None
@@ -206,14 +201,6 @@ def _rank_correlation(a: Tensor, b: Tensor) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(a.numpy(), b.numpy()).statistic)
-
-
-def _square(image: Tensor) -> Tensor:
-    size = max(image.shape[-2:])
-    square = torch.full((3, size, size), 0.92)
-    top, left = ((size - n) // 2 for n in image.shape[-2:])
-    square[:, top : top + image.shape[1], left : left + image.shape[2]] = image
-    return square
 
 
 def corresponding(bench: Bench) -> Found:

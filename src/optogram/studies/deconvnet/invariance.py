@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from optogram.core.network import Network
-from optogram.studies.mlp_neurons.bench import Claim, Figure, Found
-from optogram.studies.mlp_neurons.drawing import Line, Tile, chart, grid, stacked
+from optogram.studies.drawing import Line, Tile, chart, grid, stacked
+from optogram.studies.found import Claim, Figure, Found
 from optogram.survey.datasets import Images
 
 from .bench import Bench, heard

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from optogram.core import progress
 from optogram.core.chance import generator
 from optogram.core.network import Network
-from optogram.studies.mlp_neurons.bench import Claim, Figure, Found
-from optogram.studies.mlp_neurons.drawing import chart
+from optogram.studies.drawing import chart
+from optogram.studies.found import Claim, Figure, Found
 from optogram.survey.datasets import ImageSet
 
 from .bench import Bench, heard

@@ -9,8 +9,8 @@ from torch import Tensor
 from optogram.core.chance import generator
 from optogram.core.matrix import convolution_matrix
 from optogram.pictures.colour import signed
-from optogram.studies.mlp_neurons.bench import Claim, Figure, Found
-from optogram.studies.mlp_neurons.drawing import Tile, grid
+from optogram.studies.drawing import Tile, grid
+from optogram.studies.found import Claim, Figure, Found
 
 from .bench import Bench
 

@@ -10,11 +10,12 @@ from optogram.core.network import Network
 from optogram.core.unit import Unit
 from optogram.pictures import Sheet
 from optogram.pictures.errors import RequestError
-from optogram.studies.mlp_neurons.bench import Claim, Figure, Found
-from optogram.studies.mlp_neurons.drawing import Line, Tile, grid
+from optogram.studies.drawing import Line, Tile, grid
+from optogram.studies.found import Claim, Figure, Found
 from optogram.techniques import deconvnet, strongest_map
 
 from .bench import Bench, heard
+from .tiles import enhanced
 
 
 def pooling(bench: Bench) -> Found:
@@ -37,7 +38,7 @@ def pooling(bench: Bench) -> Found:
             spread[kind].append(_participation(found.raw))
             tiles.append(
                 Tile(
-                    _enhanced(found.raw),
+                    enhanced(found.raw),
                     (Line(f"{unit.layer}:{unit.index}"), Line(f"{spread[kind][-1]:.0f} pixels")),
                 )
             )
@@ -99,9 +100,3 @@ def _gram_distance(network: Network, other: Network, images: Tensor, layer: str)
 def _gram(maps: Float[Tensor, "image unit row column"]) -> Float[Tensor, "image unit unit"]:
     flat = maps.flatten(2)
     return flat @ flat.transpose(1, 2) / flat.shape[2]
-
-
-def _enhanced(raw: Tensor) -> Tensor:
-    parts = raw[raw != 0].abs()
-    size = float(parts.quantile(0.99)) if len(parts) else 1.0
-    return (0.5 + 0.5 * raw / size).clamp(0, 1)

@@ -1,14 +1,12 @@
 """The report of the study: nine sections, each with its claims, what was measured, its figures."""
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from optogram.pictures import Report
 from optogram.pictures.report import Section
+from optogram.studies.course import claims_of, counted, show
 from optogram.version import __version__
 
 from .bench import Bench
@@ -55,22 +53,19 @@ def write(bench: Bench, accounts: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write `index.html` from the stored parts; returns its path."""
     folder = bench.shelf.folder
     recipe = {"optogram": __version__, "study": "deconvnet", **bench.network.recipe()}
-    claims = [claim for account in accounts.values() for claim in account["claims"]]
-    report = Report(TITLE, SUMMARY + _about(bench, claims), recipe)
+    report = Report(TITLE, SUMMARY + _about(bench, claims_of(accounts)), recipe)
     for title, text, name in SECTIONS:
         section = report.section(title, text)
-        _show(section, accounts[name], folder)
+        show(section, accounts[name], folder)
         _tables(section, name, accounts[name]["numbers"])
     return report.save(folder / "index.html")
 
 
 def _about(bench: Bench, claims: list[Any]) -> str:
-    counts = Counter(claim["verdict"] for claim in claims)
-    said = ", ".join(f"{counts[v]} {v}" for v in ("confirmed", "not confirmed", "opposite"))
     own = bench.accounts.get("own", {})
     text = (
         f"Network: {bench.network.name}. Images: {bench.images.name}, {len(bench.images)}. Of "
-        f"{len(claims)} claims: {said}."
+        f"{len(claims)} claims: {counted(claims)}."
     )
     if "shipped" in own:
         text += (
@@ -87,20 +82,6 @@ def _about(bench: Bench, claims: list[Any]) -> str:
             "and right halves to be asked. Give --data-root or $OPTOGRAM_DATA for real ones."
         )
     return text + (" This was a quick run: fewer units, images and steps." if bench.quick else "")
-
-
-def _show(section: Section, account: Mapping[str, Any], folder: Path) -> None:
-    claims = account["claims"]
-    if claims:
-        rows = [[c["says"], c["measured"], c["verdict"], c["shown_by"] or "–"] for c in claims]
-        section.table(["claim", "measured here", "verdict", "shown by"], rows)
-    if "skipped" in account["numbers"]:
-        section.text(f"Left out: {account['numbers']['skipped']}.")
-    for figure in account["figures"]:
-        with Image.open(folder / figure["file"]) as drawing:
-            drawing.load()
-        name = figure["name"].replace("-", " ").capitalize()
-        section.image(drawing, f"{name}. {figure['caption']}", width=drawing.width)
 
 
 def _tables(section: Section, name: str, numbers: Mapping[str, Any]) -> None:

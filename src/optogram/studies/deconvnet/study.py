@@ -1,22 +1,25 @@
 """The whole study: its parts in order, each stored when it is finished, and the report."""
 
 import json
-import os
 import re
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from optogram.core import progress
 from optogram.core.network import Network
 from optogram.pictures.errors import RequestError
-from optogram.pictures.files import write_atomically
-from optogram.studies.mlp_neurons.bench import Found
-from optogram.studies.mlp_neurons.shelf import Shelf
-from optogram.version import __version__
+from optogram.studies.course import (
+    PathLike,
+    account_of,
+    claims_of,
+    finished,
+    folder_for,
+    write_numbers,
+)
+from optogram.studies.found import Found
+from optogram.studies.shelf import Shelf
 from optogram.zoo import load
 from optogram.zoo.networks import read_weights, shipped
 
@@ -26,7 +29,6 @@ from .report import write
 from .views import faces, views
 
 Part = Callable[[Bench], Found]
-PathLike = str | os.PathLike[str]
 EDITION = 1
 """To be raised when a part would find other numbers: what older editions stored is made again."""
 
@@ -70,8 +72,9 @@ def deconvnet_study(
             of ImageNet's, where these lie under `data_root` or `$OPTOGRAM_DATA`; else windows of
             the embedded photographs.
         checkpoints: the network after some epochs: a folder of weights with the epoch in their
-            names, or the file `NAME.epochs.safetensors` that `optogram train` wrote. By default
-            what came with the shipped weights, or what lies beside `weights`.
+            names, or the file `NAME.epochs.safetensors` that `optogram train` wrote. Layers that
+            are not in them, as those above the convolutions of the small networks, are the trained
+            ones. By default what came with the shipped weights, or what lies beside `weights`.
         data_root: where data lie; else `$OPTOGRAM_DATA`.
         quick: fewer units, images and steps.
         seed: decides every random number.
@@ -79,7 +82,7 @@ def deconvnet_study(
     Returns the path of the report. Raises RequestError for a folder that cannot be written, and for
     networks, weights and images that cannot be had.
     """
-    folder = _folder(directory)
+    folder = folder_for(directory)
     asked = load(network, weights=weights)
     other = BROTHERS.get(network)
     brother = load(other) if other is not None and weights is None else None
@@ -102,34 +105,15 @@ def deconvnet_study(
         asked, brother, shown, training, test, kept, accounts, faces(asked, test),
         Shelf(folder, settings), quick, seed,
     )  # fmt: skip
-    for done, (name, part) in enumerate(PARTS.items()):
-        progress.tell(f"study: {name}", done, len(PARTS))
-        if not bench.shelf.has(name):
-            began = time.process_time()
-            bench.shelf.keep(name, part(bench), time.process_time() - began)
-    progress.tell("study: report", len(PARTS), len(PARTS))
-    parts = {name: bench.shelf.account(name) or {} for name in PARTS}
-    claims = [claim | {"part": name} for name, each in parts.items() for claim in each["claims"]]
-    everything = {
-        "optogram": __version__,
-        "settings": settings,
-        "claims": claims,
-        "numbers": {name: each["numbers"] for name, each in parts.items()},
-        "cpu_seconds": {name: each["cpu_seconds"] for name, each in parts.items()},
-    }
-    write_atomically(folder / "numbers.json", json.dumps(everything, indent=1).encode())
+    parts = finished(PARTS, bench, bench.shelf)
+    write_numbers(
+        folder,
+        settings=settings,
+        claims=claims_of(parts),
+        numbers={name: each["numbers"] for name, each in parts.items()},
+        cpu_seconds={name: each["cpu_seconds"] for name, each in parts.items()},
+    )
     return write(bench, parts)
-
-
-def _folder(directory: PathLike) -> Path:
-    folder = Path(directory)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise RequestError(
-            f"the study cannot be written into '{directory}' ({problem.strerror}): name a folder"
-        ) from problem
-    return folder
 
 
 def _checkpoints(
@@ -149,7 +133,7 @@ def _checkpoints(
     for epoch, state in sorted(states.items()):
         twin = network.with_pooling("max")
         try:
-            twin.module.load_state_dict(state)
+            twin.module.load_state_dict(network.module.state_dict() | state)
         except RuntimeError as problem:
             raise RequestError(
                 f"the checkpoint of epoch {epoch} is of another network"
@@ -187,16 +171,10 @@ def _split(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
 
 def _accounts(name: str, weights: PathLike | None) -> dict[str, Any]:
     """What was written down when the networks were trained and compared."""
-    file = shipped(f"{name}.json") if weights is None else Path(weights).with_suffix(".json")
-    found: dict[str, Any] = {}
-    for key, path in (("own", file), ("comparison", shipped("photonets.json"))):
-        try:
-            found[key] = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-    if "comparison" not in found and name in BROTHERS and weights is None:
+    found = {"own": account_of(name, weights), "comparison": account_of("photonets", None)}
+    if not found["comparison"] and name in BROTHERS and weights is None:
         found |= _one_seed(name)
-    return found
+    return {key: account for key, account in found.items() if account}
 
 
 def _one_seed(name: str) -> dict[str, Any]:

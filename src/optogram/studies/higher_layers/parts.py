@@ -9,8 +9,8 @@ from torch import Tensor
 from optogram.core.boltzmann import BeliefNetwork
 from optogram.core.chance import generator
 from optogram.core.unit import Unit
-from optogram.studies.mlp_neurons.bench import Claim, Figure, Found, Verdict
-from optogram.studies.mlp_neurons.drawing import GREY, Line, Tile, chart, grid, stacked
+from optogram.studies.drawing import GREY, Line, Tile, chart, grid, stacked
+from optogram.studies.found import Claim, Figure, Found, Verdict
 from optogram.survey.datasets import Images
 from optogram.techniques import combine_filters, sample
 from optogram.zoo.dbn import dream

@@ -1,25 +1,25 @@
 """The whole study: every network, its parts in order, each stored when finished, and the report."""
 
-import json
 import os
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optogram.core import progress
 from optogram.core.network import Network
 from optogram.pictures import Report
 from optogram.pictures.errors import RequestError
-from optogram.pictures.files import write_atomically
-from optogram.studies.mlp_neurons.report import show
-from optogram.studies.mlp_neurons.shelf import Shelf
-from optogram.studies.mlp_neurons.study import folder_for
+from optogram.studies.course import (
+    account_of,
+    counted,
+    finished,
+    folder_for,
+    show,
+    write_numbers,
+)
+from optogram.studies.shelf import Shelf
 from optogram.survey.datasets import ImageSet
 from optogram.version import __version__
 from optogram.zoo import data, load
-from optogram.zoo.networks import shipped
 
 from .parts import parts_of
 from .subject import Subject
@@ -69,35 +69,17 @@ def higher_layers(
         network = load(name)
         subject = Subject(network, _data(network, data_root), quick, seed)
         shelf = Shelf(folder, _settings(subject))
-        everything[name] = _parts(subject, shelf)
+        parts, before = parts_of(subject), f"{network.name}-"
+        everything[name] = finished(parts, subject, shelf, told=network.name, before=before)
         shelves[name] = dict(shelf.settings)
     accounts = [account for parts in everything.values() for account in parts.values()]
     claims = [claim for account in accounts for claim in account["claims"]]
-    told = {
-        "optogram": __version__,
-        "settings": shelves,
-        "claims": claims,
-        "numbers": {
-            name: {part: account["numbers"] for part, account in parts.items()}
-            for name, parts in everything.items()
-        },
+    numbers = {
+        name: {part: account["numbers"] for part, account in parts.items()}
+        for name, parts in everything.items()
     }
-    write_atomically(folder / "numbers.json", json.dumps(told, indent=1).encode())
+    write_numbers(folder, settings=shelves, claims=claims, numbers=numbers)
     return _report(folder, everything, shelves, claims)
-
-
-def _parts(subject: Subject, shelf: Shelf) -> dict[str, dict[str, Any]]:
-    accounts = {}
-    parts = parts_of(subject)
-    for done, (name, part) in enumerate(parts.items()):
-        key = f"{subject.network.name}-{name}"
-        progress.tell(f"study: {subject.network.name}", done, len(parts))
-        if not shelf.has(key):
-            began = time.process_time()
-            shelf.keep(key, part(subject), time.process_time() - began)
-        accounts[name] = shelf.account(key) or {}
-    progress.tell(f"study: {subject.network.name}", len(parts), len(parts))
-    return accounts
 
 
 def _settings(subject: Subject) -> dict[str, Any]:
@@ -127,10 +109,8 @@ def _report(
     settings: Mapping[str, Mapping[str, Any]],
     claims: Sequence[Mapping[str, str]],
 ) -> Path:
-    counts = Counter(claim["verdict"] for claim in claims)
-    said = ", ".join(f"{counts[v]} {v}" for v in ("confirmed", "not confirmed") if counts[v])
     names = sorted({str(each["name"]) for each in settings.values()})
-    about = f"Of {len(claims)} rows: {said}. Data: {' and '.join(names)}."
+    about = f"Of {len(claims)} rows: {counted(claims)}. Data: {' and '.join(names)}."
     if not any("mnist" in name for name in names):
         about += " MNIST was not found, so the digits that came with scikit-learn stand in for it."
     if any(each["quick"] for each in settings.values()):
@@ -140,13 +120,13 @@ def _report(
     for name, title in NETWORKS.items():
         section = report.section(title, _shipped(name))
         for account in everything[name].values():
-            show(section, account, folder)
+            show(section, account, folder, "the document says")
     return report.save(folder / "index.html")
 
 
 def _shipped(name: str) -> str:
     """What was measured when the network was trained."""
-    account = json.loads(shipped(f"{name}.json").read_text("utf-8"))["shipped"]
+    account = account_of(name, None)["shipped"]
     rows = (f"{key.replace('_', ' ')} {value:.4g}" for key, value in account.items() if _is(value))
     return f"{name}, as shipped: {', '.join(rows)}."
 

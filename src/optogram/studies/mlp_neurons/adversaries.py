@@ -7,9 +7,10 @@ from torch import Tensor
 
 from optogram.core import objective as ask
 from optogram.core.unit import Unit
+from optogram.studies.drawing import GREEN, RED, Bar, Tile, grid
+from optogram.studies.found import Claim, Figure, Found
 
-from .bench import Bench, Claim, Figure, Found
-from .drawing import GREEN, RED, Bar, Tile, grid
+from .bench import Bench
 from .recipes import Recipe, fool, paper, probabilities
 
 PALE = {GREEN: (150, 200, 170), RED: (222, 150, 145)}

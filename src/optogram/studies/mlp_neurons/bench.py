@@ -1,9 +1,9 @@
-"""What a part of the study is given, and what it hands back."""
+"""What a part of the study is given."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,45 +11,11 @@ from torch import Tensor
 
 from optogram.core.network import Network
 from optogram.core.unit import Unit
+from optogram.studies.shelf import Shelf
 from optogram.survey.datasets import Images, ImageSet
 
-from .shelf import Shelf
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
-Verdict = Literal["confirmed", "not confirmed", "opposite"]
 HIDDEN = tuple(f"fc{number}" for number in range(1, 8))
 LAYERS = (*HIDDEN, "output")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One sentence of the document, what was measured here, and whether they agree."""
-
-    says: str
-    measured: str
-    verdict: Verdict
-    shown_by: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Figure:
-    """A drawing, the name of its file, and what is to be seen."""
-
-    name: str
-    caption: str
-    drawing: "PILImage"
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What a part of the study found: numbers as JSON values, claims, figures and tensors."""
-
-    numbers: dict[str, Any]
-    claims: tuple[Claim, ...] = ()
-    figures: tuple[Figure, ...] = ()
-    arrays: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from optogram.ascent.transform import shifted
+from optogram.studies.drawing import GREY, RED, Line, Tile, grid
+from optogram.studies.found import Claim, Figure, Found
 from optogram.survey.clusters import Clusters
 from optogram.survey.dead import STATES, highest, triage
 from optogram.techniques import maximize
 
-from .bench import HIDDEN, Bench, Claim, Figure, Found
-from .drawing import GREY, RED, Line, Tile, grid
+from .bench import HIDDEN, Bench
 from .everyone import JOINED, sheet_of
 from .recipes import answers, probabilities
 

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from optogram.core.unit import Unit
 from optogram.pictures import Picture, Sheet
+from optogram.studies.drawing import chart
+from optogram.studies.found import Claim, Figure, Found
 from optogram.survey.clusters import clusters
 from optogram.survey.datasets import Images
 from optogram.survey.scan import Plan, scan
 from optogram.techniques import maximize
 
-from .bench import HIDDEN, LAYERS, Bench, Claim, Figure, Found
-from .drawing import chart
+from .bench import HIDDEN, LAYERS, Bench
 from .recipes import (
     climb,
     entropy,

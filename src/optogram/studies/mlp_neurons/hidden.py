@@ -8,11 +8,12 @@ import torch
 from optogram.core import objective as ask
 from optogram.core.objective import Objective
 from optogram.core.unit import Unit
+from optogram.studies.drawing import BLACK, GREY, RED, Line, Tile, grid, stacked
+from optogram.studies.found import Claim, Figure, Found
 from optogram.survey.datasets import Images
 from optogram.techniques import maximize
 
-from .bench import HIDDEN, Bench, Claim, Figure, Found
-from .drawing import BLACK, GREY, RED, Line, Tile, grid, stacked
+from .bench import HIDDEN, Bench
 from .everyone import sheet_of
 from .outputs import SHARES
 from .recipes import (

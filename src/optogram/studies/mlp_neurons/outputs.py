@@ -8,10 +8,11 @@ import torch
 
 from optogram.core import objective as ask
 from optogram.core.unit import Unit
+from optogram.studies.drawing import BLACK, GREEN, GREY, RED, Line, Tile, brightened, grid, stacked
+from optogram.studies.found import Claim, Figure, Found, Verdict
 from optogram.survey.datasets import Images
 
-from .bench import Bench, Claim, Figure, Found, Verdict
-from .drawing import BLACK, GREEN, GREY, RED, Line, Tile, brightened, grid, stacked
+from .bench import Bench
 from .recipes import (
     Recipe,
     chances,

@@ -1,14 +1,11 @@
 """The report of the study: a row for every claim of the document, the figures, and all units."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from optogram.pictures import Report, Sheet
-from optogram.pictures.report import Section
+from optogram.studies.course import claims_of, counted, show
 from optogram.version import __version__
 
 from .bench import LAYERS, Bench
@@ -91,12 +88,11 @@ def write(
     folder = bench.shelf.folder
     recipe = {"optogram": __version__, "study": "mlp-neurons", **settings}
     _browse(bench, recipe).save(folder / "units.html")
-    claims = [claim for account in accounts.values() for claim in account["claims"]]
-    report = Report(TITLE, SUMMARY + _about(bench, claims), recipe)
+    report = Report(TITLE, SUMMARY + _about(bench, claims_of(accounts)), recipe)
     for title, text, parts in SECTIONS:
         section = report.section(title, text)
         for name in parts:
-            show(section, accounts[name], folder)
+            show(section, accounts[name], folder, "the document says")
         if "roles" in parts:
             layers = accounts["roles"]["numbers"]["layers"]
             rows = [[name, *(each[key] for key, _ in ROLES)] for name, each in layers.items()]
@@ -108,9 +104,8 @@ def write(
 
 
 def _about(bench: Bench, claims: Sequence[Mapping[str, str]]) -> str:
-    counts = Counter(claim["verdict"] for claim in claims)
-    said = ", ".join(f"{counts[v]} {v}" for v in ("confirmed", "not confirmed", "opposite"))
-    lines = f"Of {len(claims)} claims: {said}. Data: {bench.training.name} and {bench.test.name}."
+    sets = f"{bench.training.name} and {bench.test.name}"
+    lines = f"Of {len(claims)} claims: {counted(claims)}. Data: {sets}."
     if "mnist" not in bench.training.name:
         lines += (
             " MNIST was not found, so the digits that came with scikit-learn stand in for it; they "
@@ -120,22 +115,6 @@ def _about(bench: Bench, claims: Sequence[Mapping[str, str]]) -> str:
     if bench.quick:
         lines += " This was a quick run: fewer pairs, short trainings, and a sample of the units."
     return lines
-
-
-def show(section: Section, account: Mapping[str, Any], folder: Path) -> None:
-    """Add a part's claims and figures to a section of the report."""
-    claims = account["claims"]
-    if claims:
-        rows = [[c["says"], c["measured"], c["verdict"], c["shown_by"] or "–"] for c in claims]
-        section.table(["the document says", "measured here", "verdict", "shown by"], rows)
-    for figure in account["figures"]:
-        with Image.open(folder / figure["file"]) as drawing:
-            drawing.load()
-        section.image(
-            drawing,
-            f"{figure['name'].replace('-', ' ').capitalize()}. {figure['caption']}",
-            width=drawing.width,
-        )
 
 
 def _browse(bench: Bench, recipe: Mapping[str, Any]) -> Report:

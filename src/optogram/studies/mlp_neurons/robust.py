@@ -8,9 +8,10 @@ from torch import Tensor
 from optogram.ascent.transform import jitter, shifted
 from optogram.core import objective as ask
 from optogram.core.chance import generator
+from optogram.studies.drawing import Tile, grid
+from optogram.studies.found import Claim, Figure, Found
 
-from .bench import Bench, Claim, Figure, Found
-from .drawing import Tile, grid
+from .bench import Bench
 from .recipes import (
     answers,
     chances,

@@ -1,25 +1,20 @@
 """The whole study: its parts in order, each stored when it is finished, and the report."""
 
-import json
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from optogram.core import progress
 from optogram.core.network import Network
 from optogram.pictures.errors import RequestError
-from optogram.pictures.files import write_atomically
+from optogram.studies.course import account_of, claims_of, finished, folder_for, write_numbers
+from optogram.studies.found import Found
+from optogram.studies.shelf import Shelf
 from optogram.survey.datasets import ImageSet
-from optogram.version import __version__
 from optogram.zoo import data, load
-from optogram.zoo.networks import shipped
 
 from . import adversaries, company, everyone, hidden, outputs, robust, training
-from .bench import LAYERS, Bench, Found
+from .bench import LAYERS, Bench
 from .report import write
-from .shelf import Shelf
 
 Part = Callable[[Bench], Found]
 EDITION = 1
@@ -81,37 +76,16 @@ def mlp_neurons(
         "quick": quick,
         "seed": seed,
     }
-    account = _account(weights)
+    account = account_of("mnist-mlp", weights)
     bench = Bench(network, training_set, test_set, Shelf(folder, settings), account, quick, seed)
-    for done, (name, part) in enumerate(PARTS.items()):
-        progress.tell(f"study: {name}", done, len(PARTS))
-        if not bench.shelf.has(name):
-            began = time.process_time()
-            bench.shelf.keep(name, part(bench), time.process_time() - began)
-    progress.tell("study: report", len(PARTS), len(PARTS))
-    accounts = {name: bench.shelf.account(name) or {} for name in PARTS}
-    numbers = {name: each["numbers"] for name, each in accounts.items()}
-    claims = [claim | {"part": name} for name, each in accounts.items() for claim in each["claims"]]
-    everything = {
-        "optogram": __version__,
-        "settings": settings,
-        "claims": claims,
-        "numbers": numbers,
-    }
-    write_atomically(folder / "numbers.json", json.dumps(everything, indent=1).encode())
+    accounts = finished(PARTS, bench, bench.shelf)
+    write_numbers(
+        folder,
+        settings=settings,
+        claims=claims_of(accounts),
+        numbers={name: each["numbers"] for name, each in accounts.items()},
+    )
     return write(bench, accounts, settings)
-
-
-def folder_for(directory: str | os.PathLike[str]) -> Path:
-    """The folder that a study is written into, made where it is not there."""
-    folder = Path(directory)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise RequestError(
-            f"the study cannot be written into '{directory}' ({problem.strerror}): name a folder"
-        ) from problem
-    return folder
 
 
 def _data(network: Network, root: str | os.PathLike[str] | None) -> tuple[ImageSet, ImageSet]:
@@ -129,13 +103,3 @@ def _split(
         data(name, root=root, split=split, shape=network.shape) for split in ("train", "test")
     )
     return first, second
-
-
-def _account(weights: str | os.PathLike[str] | None) -> Mapping[str, Any]:
-    """What was written down when the network was trained."""
-    file = shipped("mnist-mlp.json") if weights is None else Path(weights).with_suffix(".json")
-    try:
-        found: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found

@@ -7,10 +7,11 @@ from torch.nn.functional import cross_entropy
 
 from optogram.core import progress
 from optogram.core.chance import generator
+from optogram.studies.drawing import chart
+from optogram.studies.found import Claim, Figure, Found
 from optogram.zoo.mnist_mlp import mnist_mlp
 
-from .bench import HIDDEN, Bench, Claim, Figure, Found
-from .drawing import chart
+from .bench import HIDDEN, Bench
 from .recipes import answers
 
 EMA, BATCH, DOCUMENT = 0.9999, 32, 0.9806

@@ -19,7 +19,7 @@ from torch import Tensor
 from optogram.pictures.files import write_atomically
 
 if TYPE_CHECKING:
-    from .bench import Found
+    from .found import Found
 
 
 @dataclass(frozen=True)

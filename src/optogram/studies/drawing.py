@@ -1,4 +1,4 @@
-"""The figures of the study: pictures in rows and columns, each with its numbers underneath."""
+"""The figures of the studies: pictures in rows and columns, each with its numbers underneath."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
