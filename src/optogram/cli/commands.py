@@ -84,6 +84,11 @@ def replay(
         ),
         click.Option(["--data-root"], metavar="DIR", help="Where data lie; else $OPTOGRAM_DATA."),
         click.Option(["--epochs"], type=click.IntRange(2), help="For tiny-alexnet and tiny-zfnet."),
+        click.Option(
+            ["--checkpoints/--no-checkpoints"],
+            default=True,
+            help="Keep the weights after some epochs, where the recipe of NET names such.",
+        ),
         DEVICE,
         *EVERYWHERE,
     ]
@@ -93,6 +98,7 @@ def train(
     output: str,
     data_root: str | None,
     epochs: int | None,
+    checkpoints: bool,
     device: str | None,
     seed: int,
     as_json: bool,
@@ -104,7 +110,8 @@ def train(
     try:
         with working() as watched:
             where = {"root": data_root, "device": str(usable(device or "cpu"))}
-            trained = _trained(watched, spec=name, out=output, seed=seed, epochs=epochs, **where)
+            long = {"epochs": epochs, "checkpoints": checkpoints}
+            trained = _trained(watched, spec=name, out=output, seed=seed, **long, **where)
     except KeyboardInterrupt as stop:
         again = "interrupted; the same command goes on after the last epoch that was finished"
         raise Interrupted(again) from stop

@@ -66,13 +66,13 @@ ZFNET = Plan(
     pool_padding=(1, 1, 0),
 )
 SMALL = {
-    "channels": (16, 48, 64, 64, 64),
-    "hidden": (128, 128),
+    "channels": (32, 64, 128, 128, 128),
+    "hidden": (256, 256),
     "side": 4,
     "classes": 20,
     "norm": (5, 0.1, 0.75, 1.0),
     "pool_padding": (1, 1, 1),
-    "dropout": 0.1,
+    "dropout": 0.3,
 }
 TINY_ALEXNET = Plan(filters=((11, 4, 5), (5, 1, 2)), pool_strides=(1, 2, 2), **SMALL)  # type: ignore[arg-type]
 TINY_ZFNET = Plan(filters=((7, 2, 3), (5, 1, 2)), **SMALL)  # type: ignore[arg-type]

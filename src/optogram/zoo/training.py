@@ -74,13 +74,15 @@ class Recipe:
     `build(seed)` gives the untrained module; torch's own first weights follow from the seed as
     well. `hidden` are the layers whose outputs pass through a ReLU and so can be dead; `output`
     gives the logits. Images come from the data set called `data`, fitted to `shape`, and the
-    module sees (image - mean) / std. `augment(images, generator)` changes a training batch,
+    module sees (image - mean) / std. `augment(images, generator)` changes a training batch;
+    with `bfloat16` its steps multiply with 8 bits of precision, while weights stay float32.
     `after_step(module)` may rein in the weights, `finish(module)` gives a copy as it is shipped,
     where that is another form. `schedule(epochs)` gives other phases than `phases` for those who
     want another number of epochs. With `seen` (height, width) the module sees the middle of the
     images that no `augment` has cut. Where `classes` is a number, the data may have another number
     of them, and `build(classes, seed)` is asked for that. After the epochs in `keep` the weights
-    are put aside. Dead units are looked for among the first `watched` training images.
+    of the layers `kept`, by default of all, are put aside. Dead units are looked for
+    among the first `watched` training images.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Recipe:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     augment: Callable[[Images, torch.Generator], Images] | None = None
+    bfloat16: bool = False
     after_step: Callable[[nn.Module], None] | None = None
     schedule: Callable[[int], tuple[Phase, ...]] | None = None
     finish: Callable[[nn.Module], nn.Module] | None = None
@@ -103,6 +106,7 @@ class Recipe:
     classes: int | None = None
     seen: tuple[int, int] | None = None
     keep: tuple[int, ...] = ()
+    kept: tuple[str, ...] = ()
     watched: int = WATCHED
     notes: str = ""
 
@@ -162,6 +166,7 @@ def train(
     device: str = "cpu",
     every: int = 125,
     epochs: int | None = None,
+    checkpoints: bool = True,
     tried: tuple[dict[str, Any], ...] = (),
 ) -> Iterator[Progress | Trained]:
     """Train a network and write it to `out`, telling how it goes; at last comes Trained.
@@ -180,6 +185,7 @@ def train(
         device: where to compute.
         every: how many steps pass between two Progress.
         epochs: how many times every image is shown, where the recipe leaves that open.
+        checkpoints: False keeps no weights of epochs before the last, where a recipe would.
         tried: what was trained before and not kept, for the account.
 
     Raises:
@@ -189,6 +195,8 @@ def train(
     recipe = recipe_named(spec) if isinstance(spec, str) else spec
     if epochs is not None:
         recipe = _as_long_as(recipe, epochs)
+    if isinstance(recipe, Recipe) and not checkpoints:
+        recipe = replace(recipe, keep=())
     training, test = data if data is not None else _own_data(recipe, root)
     if not isinstance(recipe, Recipe):
         both = (training, test)
@@ -463,7 +471,11 @@ def _epoch(run: _Run, state: _State, every: int) -> Iterator[Progress]:
     accuracy, dead = _accuracy_and_loss(run, shown, run.test)[0], _dead(run, shown)
     if epoch + 1 in recipe.keep:
         weights = half_matrices(shown.state_dict())
-        state.kept |= {f"{epoch + 1}/{name}": value for name, value in weights.items()}
+        state.kept |= {
+            f"{epoch + 1}/{name}": value
+            for name, value in weights.items()
+            if not recipe.kept or name.rpartition(".")[0] in recipe.kept
+        }
     state.curves.append(
         {
             "epoch": epoch + 1,
@@ -508,8 +520,9 @@ def _step(
 ) -> float:
     state.optimizer.zero_grad()
     smoothing = run.recipe.label_smoothing
-    logits = state.module(run.look(images))
-    loss = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.recipe.bfloat16):
+        logits = state.module(run.look(images))
+    loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
     loss.backward()
     state.optimizer.step()
     if run.recipe.after_step is not None:
@@ -587,6 +600,8 @@ def _report(run: _Run, state: _State, shipped: nn.Module) -> dict[str, Any]:
     usual = recipe_named(recipe.name) if recipe.name in RECIPES else recipe
     other = isinstance(usual, Recipe) and usual.phases != recipe.phases
     epochs = f" --epochs {recipe.epochs}" if other else ""
+    if isinstance(usual, Recipe) and usual.keep and not recipe.keep:
+        epochs += " --no-checkpoints"
     return {
         "network": recipe.name,
         "command": f"optogram train {recipe.name}{epochs} --seed {run.seed} -o {run.out.name}",
@@ -605,6 +620,7 @@ def _report(run: _Run, state: _State, shipped: nn.Module) -> dict[str, Any]:
             "std": recipe.std,
             "label_smoothing": recipe.label_smoothing,
             "kept_epochs": recipe.keep,
+            "precision": "bfloat16, weights float32" if recipe.bfloat16 else "float32",
             "notes": recipe.notes,
         },
         "data": {
