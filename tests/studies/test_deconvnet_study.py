@@ -1,6 +1,7 @@
 """The deconvnet study: its yardsticks on cases that are known, and the whole of it, quickly."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from optogram.studies.deconvnet.bench import convolutions
 from optogram.studies.deconvnet.features import _first_settled
 from optogram.studies.deconvnet.hiding import _under
 from optogram.studies.deconvnet.invariance import _straightness, changed
-from optogram.studies.deconvnet.layers import _upper
+from optogram.studies.deconvnet.layers import _upper, _without
 from optogram.studies.deconvnet.pooling import _participation
 from optogram.studies.deconvnet.study import PARTS
 from optogram.studies.deconvnet.views import crops, faces
@@ -103,6 +104,17 @@ def test_five_convolutions_are_taken_that_look_beyond_a_pixel(network):
     assert chosen[0] == "features.0"
 
 
+def test_filters_that_are_off_answer_nothing_and_come_back(network):
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    conv = network.module.conv3
+    before = network(images)
+    handle = conv.register_forward_hook(partial(_without, torch.arange(conv.out_channels)))
+    silent = network(images)
+    handle.remove()
+    torch.testing.assert_close(silent[0], silent[1])  # nothing of the image is left
+    assert torch.equal(network(images), before)
+
+
 def test_removed_layers_are_gone_and_what_is_above_fits(network):
     shape = network.layer("norm2").shape
     whole = _upper(network, (), 7, 0, shape)
@@ -163,7 +175,10 @@ def test_a_network_of_ones_own_with_checkpoints_in_a_folder(tmp_path, monkeypatc
     )
     numbers = json.loads((tmp_path / "s" / "numbers.json").read_text())["numbers"]
     assert numbers["evolution"]["epochs"] == [1, 3]
-    assert "skipped" in numbers["ablation"]
+    assert {name: row["removed"] for name, row in numbers["ablation"]["thinned"].items()} == {
+        "0": 2,
+        "3": 3,
+    }
     assert list(numbers["features"]["layers"]) == ["0", "3"]
 
 

@@ -147,7 +147,7 @@ def _figures(
 ) -> list[Figure]:
     examples = {"translation": SHIFTS[::4], "scale": SCALES[::2], "rotation": ANGLES[::5]}
     rows = [
-        [Tile(changed(images[:1], name, a)[0], (Line(f"{a:.2g}"),)) for a in amounts]
+        [Tile(changed(images[:1], name, a)[0], (Line(f"{round(a, 2):g}"),)) for a in amounts]
         for name, amounts in examples.items()
     ]
     drawn = grid(rows, sides=list(examples), side=96)

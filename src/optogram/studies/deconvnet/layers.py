@@ -2,6 +2,7 @@
 
 import copy
 from collections import OrderedDict
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +22,8 @@ from .bench import Bench, heard
 
 GRID = 3
 EPOCHS, QUICK_EPOCHS, BATCH = 8, 2, 64
+DRAWS = 3
+SPARED = 0.8
 
 
 def probes(bench: Bench) -> Found:
@@ -113,7 +116,7 @@ def ablation(bench: Bench) -> Found:
     module = bench.network.module
     names = [name for name, _ in module.named_children()]
     if not {"norm2", "conv3", "fc8"} <= set(names):
-        return Found({"skipped": "only for networks that are laid out as AlexNet, conv1 to fc8"})
+        return thinned(bench)
     train_set, train_order = _some(bench.training, 600 if bench.quick else 4000, bench.seed)
     test_set, test_order = _some(bench.test, 200 if bench.quick else 1000, bench.seed)
     x, y = _below(bench.network, train_set, train_order)
@@ -144,6 +147,49 @@ def ablation(bench: Bench) -> Found:
         ),
     )
     return Found({"epochs": epochs, "images": len(y), "table": rows}, claims)
+
+
+def thinned(bench: Bench) -> Found:
+    """What it costs to take away half of the filters of a layer, for networks of any layout.
+
+    A random half of a convolution's maps is 0 for all images; nothing is trained anew.
+    """
+    network = bench.network
+    images = bench.images.take(torch.arange(min(len(bench.images), 20 if bench.quick else 60)))[0]
+    classes = heard(network, images, "output")["output"].argmax(1)
+    modules = dict(network.module.named_modules())
+    rows: dict[str, dict[str, Any]] = {}
+    for done, layer in enumerate(bench.convolutions):
+        progress.tell(f"ablation: {layer}", done, len(bench.convolutions))
+        kept, units = [], network.layer(layer).units
+        for draw in range(1 if bench.quick else DRAWS):
+            chance = generator(bench.seed, "deconvnet", "thinned", layer, draw)
+            off = torch.randperm(units, generator=chance)[: units // 2]
+            handle = modules[layer].register_forward_hook(partial(_without, off))
+            try:
+                now = heard(network, images, "output")["output"].argmax(1)
+            finally:
+                handle.remove()
+            kept.append(float((now == classes).float().mean()))
+        rows[layer] = {"filters": units, "removed": units // 2, "same_class": kept}
+    means = {layer: sum(row["same_class"]) / len(row["same_class"]) for layer, row in rows.items()}
+    claim = Claim(
+        "A layer can be taken away at little cost (the paper: a whole one, and trained anew).",
+        f"of {len(images)} images that keep their class without a random half of a layer's "
+        "filters, nothing trained anew: "
+        + ", ".join(f"{layer} {value:.0%}" for layer, value in means.items()),
+        "confirmed"
+        if min(means.values()) > SPARED
+        else "not confirmed"
+        if max(means.values()) > SPARED
+        else "opposite",
+        "",
+    )
+    return Found({"images": len(images), "thinned": rows}, (claim,))
+
+
+def _without(off: Tensor, module: nn.Module, _: Any, output: Tensor) -> Tensor:
+    return output.index_fill(1, off.to(output.device), 0)
 
 
 def _below(network: Network, images: ImageSet, order: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,8 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
         "9. What removing layers costs",
         "The paper's table 3, which trained each network anew; here the first two stages keep "
         "their "
-        "weights, and all above is trained anew for a few epochs, with all layers as well.",
+        "weights, and all above is trained anew for a few epochs, with all layers as well. "
+        "Networks of another layout lose half of a layer's filters, and learn nothing anew.",
         "ablation",
     ),
     (
@@ -113,6 +114,14 @@ def _tables(section: Section, name: str, numbers: Mapping[str, Any]) -> None:
             for variant, each in numbers["table"].items()
         ]
         section.table(["layers", "weights above the second stage", "training", "test"], rows)
+    if name == "ablation" and "thinned" in numbers:
+        rows = [
+            [layer, each["filters"], each["removed"], *each["same_class"]]
+            for layer, each in numbers["thinned"].items()
+        ]
+        draws = len(rows[0]) - 3
+        heads = [f"same class, draw {draw + 1}" for draw in range(draws)]
+        section.table(["layer", "filters", "removed", *heads], rows)
     if name == "correspondence":
         layers = numbers["layers"]
         parts = list(next(iter(layers.values())))
