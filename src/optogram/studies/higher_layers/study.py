@@ -24,7 +24,7 @@ from optogram.zoo import data, load
 from .parts import parts_of
 from .subject import Subject
 
-EDITION = 1
+EDITION = 2
 NETWORKS = {
     "mnist-dbn": "A deep belief network on digits",
     "mnist-sdae": "A stacked denoising autoencoder on digits",
