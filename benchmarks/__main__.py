@@ -114,6 +114,8 @@ def markdown(results: dict[str, list[Row]]) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in machine().items() if value is not None)
     parts = [f"Measured on {date.today():%d %B %Y}: {facts}."]
     for name, rows in results.items():
+        if not rows:
+            continue  # a table for a device that is not here
         parts.append(f"## {name}")
         for columns, same in groups(rows).items():
             lines = [list(columns), ["---"] * len(columns)]
