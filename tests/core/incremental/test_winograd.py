@@ -56,6 +56,21 @@ def test_the_matrices_multiply_polynomials(side):
     assert np.allclose(found, expected, atol=1e-9)
 
 
+def test_weights_of_tiles_fit_into_half_of_the_memory_or_are_not_used(monkeypatch):
+    monkeypatch.setattr(costs, "PRODUCT", 1.0)
+    net, image = network((21, 19)), drawn((2, 21, 19), "image").abs().clamp(max=1)
+    occluders = Occluders(grid(21, 19, (4, 3), 2).flatten(0, 1), torch.zeros(2, 21, 19))
+    steps = prepared(net, image, occluders, ("output",))
+    used = []
+    for memory in (1e9, 30e3, 1.0):
+        made = groups(steps, occluders.boxes, memory)
+        held = engine._held(steps, made)
+        assert held <= memory / 2
+        used.append(held)
+        assert groups(steps, occluders.boxes, memory) is made
+    assert used[0] > used[1] > used[2] == 0
+
+
 def network(size):
     module = nn.Sequential(
         nn.Conv2d(2, 8, 3, padding=1),

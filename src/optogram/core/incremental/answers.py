@@ -157,7 +157,7 @@ def _run(
 ) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
     with torch.no_grad():
         work = incremental.Engine(network, steps, image, occluders, memory * 1e9)
-        made = groups(steps, occluders.boxes)
+        made = groups(steps, occluders.boxes, memory * 1e9)
         if len(occluders) > 1:
             log.info("occlusion of %s: %s", network.name, said(steps, made, occluders.boxes))
         yield from work.run(made, first=_trial(occluders))

@@ -57,7 +57,8 @@ class Work:
     """The steps' costs: seconds a place of each map, and for each call.
 
     `tiled` are the maps that can be made in tiles. Of those, (map, tile, 1, 1), `each` is what a
-    tile costs, `around` what a round of at most so many tiles, `once` what the first use.
+    tile costs, `around` what a round of at most so many tiles, `once` what the first use, in
+    seconds, and `held` the bytes of the transformed weights.
     """
 
     price: Places
@@ -67,6 +68,7 @@ class Work:
     around: Places
     most: Places
     once: Places
+    held: Places
 
     @classmethod
     def of(cls, parts: dict[int, Local], shapes: dict[int, tuple[int, int, int]]) -> "Work":
@@ -81,7 +83,7 @@ class Work:
             if isinstance(step, Window) and step.tiles is not None:
                 tiled.append(place)
                 found.append(step.tiles.prices())
-        prices = np.array(found, dtype=float).reshape(len(found), 4, len(TILES), 1, 1)
+        prices = np.array(found, dtype=float).reshape(len(found), 5, len(TILES), 1, 1)
         return cls(np.array(price), np.array(call), tiled, *prices.swapaxes(0, 1))
 
     def merge(self, sides: tuple[Side, Side]) -> tuple[Side, Side]:
@@ -117,17 +119,26 @@ class Work:
         plain, same, each, *_ = self._each(sides)
         return float(plain.sum() - np.maximum(np.maximum(same.max(1), each), 0).sum())
 
-    def tiles(self, sides: tuple[Side, Side]) -> dict[int, Places]:
-        """Which of the tiles each map is computed in, -1 for none: (class, class)."""
+    def tiles(self, sides: tuple[Side, Side], room: float) -> dict[int, Places]:
+        """Which of the tiles each map is computed in, -1 for none: (class, class).
+
+        Their weights take at most `room` bytes; those that save most a byte come first.
+        """
         _, same, each, best, saved = self._each(sides)
-        chosen = {}
+        offers = []
         for row, place in enumerate(self.tiled):
             one = int(same[row].argmax())
             if max(same[row, one], each[row]) <= 0:
                 continue
             whole = same[row, one] >= each[row]
             tile, gain = (one, saved[row, one]) if whole else (best[row], saved[row].max(0))
-            chosen[place] = np.where(gain > 0, tile, -1)
+            choice = np.where(gain > 0, tile, -1)
+            held = float(self.held[row, np.unique(choice[choice >= 0]), 0, 0].sum())
+            offers.append((gain.sum() / max(held, 1), held, place, choice))
+        chosen = {}
+        for _, held, place, choice in sorted(offers, key=lambda offer: -offer[0]):
+            if held <= room:
+                chosen[place], room = choice, room - held
         return chosen
 
     def _each(self, sides: tuple[Side, Side]) -> tuple[Places, Places, Places, Places, Places]:

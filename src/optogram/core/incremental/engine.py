@@ -108,7 +108,8 @@ class Engine:
 
         The first batch has the occluder of the number `first` in it.
         """
-        chunks = [(one, chunk) for one in groups for chunk in self._chunks(one)]
+        held = _held(self.steps, groups)
+        chunks = [(one, chunk) for one in groups for chunk in self._chunks(one, held)]
         chunks.sort(key=lambda chunk: first not in chunk[0].which[chunk[1]])
         self._prepare(chunks)
         waiting: list[tuple[Tensor, dict[int, Tensor | Change]]] = []
@@ -121,14 +122,14 @@ class Engine:
                 waiting = []
                 yield from self._after(which, heads)
 
-    def _chunks(self, one: Group) -> list[np.ndarray]:
-        """The group's places in parts that fit the caches, and the memory."""
+    def _chunks(self, one: Group, held: int) -> list[np.ndarray]:
+        """The group's places in parts that fit the caches, and the memory beside what is `held`."""
         widest, total = 1, 1
         for number, boxes in one.boxes.items():
             numbers = boxes.size[0] * boxes.size[1] * self.steps.shapes[number][0] * self._bytes
             widest, total = max(widest, numbers), total + numbers
         fixed = sum(int(np.prod(shape)) for shape in self.steps.shapes.values()) * self._bytes
-        most = min(_CACHE // widest, max(self.memory - fixed, 0) // (2 * total))
+        most = min(_CACHE // widest, max(self.memory - held - fixed, 0) // (2 * total))
         count = len(one.which)
         return np.array_split(np.arange(count), -(-count // int(max(1, min(most, _MOST)))))
 
@@ -414,6 +415,13 @@ def _last(steps: Steps) -> dict[int, int]:
         for source in step.inputs:
             last[source] = max(last.get(source, -1), number)
     return last
+
+
+def _held(steps: Steps, groups: list[Group]) -> int:
+    """Bytes of the weights of all tiles that will be used."""
+    used = {(number, tile) for one in groups for number, tile in one.tiles.items()}
+    tiles = ((steps.parts[number].tiles, tile) for number, tile in used)  # type: ignore[union-attr]
+    return sum(kept.bytes(tile) for kept, tile in tiles if kept is not None)
 
 
 def _integral(clean: Float[Tensor, "row column channel"]) -> Tensor:

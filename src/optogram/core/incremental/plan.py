@@ -5,6 +5,7 @@ inputs (Nakandala et al., 2019). Occluders of one group get parts of one size, t
 them needs: what is computed beyond one's own reach comes out as it was, so the answer is exact.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -171,21 +172,22 @@ def narrowed(steps: Steps, units: tuple[int, ...]) -> Steps | None:
     return replace(steps, parts=parts, means=means, shapes=shapes)
 
 
-def groups(steps: Steps, boxes: Int[Tensor, "occluder 4"]) -> list[Group]:
+def groups(steps: Steps, boxes: Int[Tensor, "occluder 4"], memory: float = math.inf) -> list[Group]:
     """The occluders in groups of like reach, so few that calling them does not cost too much.
 
+    Weights of tiles take at most half of the `memory` in bytes.
     The plans of the last few forms of network, image and occluders are kept: they hold no weights,
     which may change from call to call.
     """
-    key = (steps.form, boxes.numpy().tobytes())
+    key = (steps.form, boxes.numpy().tobytes(), memory)
     if key not in _kept:
-        _kept[key] = _grouped(steps, boxes.numpy())
+        _kept[key] = _grouped(steps, boxes.numpy(), memory / 2)
         while len(_kept) > _KEPT:
             _kept.pop(next(iter(_kept)))
     return _kept[key]
 
 
-def _grouped(steps: Steps, corners: Places) -> list[Group]:
+def _grouped(steps: Steps, corners: Places, room: float) -> list[Group]:
     sides = [np.unique(corners[:, axis::2], axis=0, return_inverse=True) for axis in (0, 1)]
     work = Work.of(steps.parts, steps.shapes)
     found = (
@@ -193,7 +195,7 @@ def _grouped(steps: Steps, corners: Places) -> list[Group]:
         for axis, side in enumerate(sides)
     )
     classes = work.merge((next(found), next(found)))
-    numbers, tiles = list(steps.shapes), work.tiles(classes)
+    numbers, tiles = list(steps.shapes), work.tiles(classes, room)
     row, column = (classes[axis].owners[sides[axis][1].ravel()] for axis in (0, 1))
     made = []
     for both in np.unique(np.stack([row, column]), axis=1).T:

@@ -53,15 +53,20 @@ class Tiles:
     bias: Float[Tensor, " out"] | None
     kept: dict[Pair, Tensor] = field(default_factory=dict)
 
-    def prices(self) -> tuple[Places, Places, Places, Places]:
-        """What each of the `TILES` costs: (seconds a tile, a round, tiles of a round, once)."""
+    def prices(self) -> tuple[Places, Places, Places, Places, Places]:
+        """Of each of the `TILES`: seconds a tile, seconds a round, tiles of a round, once, bytes."""
         out, channels = self.weight.shape[:2]
         points = _POINTS_OF[TILES].prod(1)
         each = points * (PRODUCT * 2 * out * channels + MOVE * (out + channels))
         kept = np.array([tuple(tile) in self.kept for tile in TILES.tolist()])
         once = np.where(kept, 0.0, PREPARE * out * channels * points)
         around = LOAD * 4 * points * out * channels + CALL
-        return each, around, _most(points, max(out, channels)), once
+        held = points * out * channels * self.weight.element_size()
+        return each, around, _most(points, max(out, channels)), once, held
+
+    def bytes(self, tile: Pair) -> int:
+        """What the transformed weights of a tile take."""
+        return int(_POINTS_OF[list(tile)].prod()) * self.weight[..., 0, 0].nbytes
 
     def __call__(
         self, rows: Rows, index: Places, size: Pair, tile: Pair, scratch: Scratch
