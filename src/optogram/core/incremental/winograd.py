@@ -54,7 +54,7 @@ class Tiles:
     kept: dict[Pair, Tensor] = field(default_factory=dict)
 
     def prices(self) -> tuple[Places, Places, Places, Places, Places]:
-        """Of each of the `TILES`: seconds a tile, seconds a round, tiles of a round, once, bytes."""
+        """Of each of the `TILES`: seconds a tile and a round, tiles of a round, once, bytes."""
         out, channels = self.weight.shape[:2]
         points = _POINTS_OF[TILES].prod(1)
         each = points * (PRODUCT * 2 * out * channels + MOVE * (out + channels))
