@@ -4,10 +4,10 @@
         [--layers '*.conv'] [--project none] [--pictures conv2.conv:0-3 ...] [--steps 64]
 
 It builds statistics and patches of the layers, then pictures of the `--pictures` units, into
-FOLDER/whole; it does the same in FOLDER/killed with programs that are killed at moments drawn
-evenly over the time that the first took, and a last one that may finish. Both are verified, and
-their manifests compared; the exit code is 1 unless they are the same and whole. The log is one
-line an event.
+FOLDER/whole; it does the same in FOLDER/killed with programs that are killed at moments drawn from
+5 to 25 % of the time that the first took, and a last one that may finish. Both are verified, and
+their manifests compared; the exit code is 1 unless they are the same and whole. The log is one line
+an event.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> int:
     took = time.monotonic() - begun
     say(f"in peace: {took:.0f} s")
     chance, left = random.Random(asked.seed), asked.kills
-    moments = [2 * took / (asked.kills + 1) * chance.random() for _ in range(asked.kills)]
+    moments = [took * chance.uniform(0.05, 0.25) for _ in range(asked.kills)]
     for moment in moments:
         if run_all(asked, asked.folder / "killed", moment):
             break
@@ -65,7 +65,8 @@ def run_all(asked: argparse.Namespace, folder: Path, seconds: float | None) -> b
 def commands(asked: argparse.Namespace, folder: Path) -> list[list[str]]:
     """Everything's statistics and patches, and then some units' pictures."""
     build = [*PROGRAM, "atlas", "build", asked.network, asked.data, "-o", str(folder)]
-    build += ["--project", asked.project, *(["--weights", asked.weights] if asked.weights else [])]
+    build += ["--project", asked.project, "--k", str(asked.k)]
+    build += ["--weights", asked.weights] if asked.weights else []
     for layer in asked.layers:
         build += ["--layers", layer]
     found = [[*build, "--pictures", "none"]]
@@ -104,6 +105,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--layers", action="append", default=[])
     parser.add_argument("--project", default="none")
     parser.add_argument("--pictures", action="append", default=[], metavar="UNITS")
+    parser.add_argument("--k", type=int, default=9)
     parser.add_argument("--steps", type=int, default=64)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
