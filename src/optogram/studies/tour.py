@@ -196,11 +196,17 @@ def remade(report: Report, network: Network, seed: int) -> None:
         "Inversion: images made from noise until a layer answers to them as to the digit on "
         "the left. The first layer has kept it whole; the deeper the layer, the less it can tell "
         "the digit from other images. The feature distance says how well the answer was matched, "
-        "the image distance how far the image is from the digit: the two part ways.",
+        "the image distance how far the image is from the digit: the two part ways. Below it a "
+        "photograph, from layers of a small network for photographs.",
     )
     options: dict[str, Any] = {"optimizer": "L-BFGS", "steps": 60, "seed": seed}
     found = _sheet(invert(network, digit, ["fc1", "fc3", "fc5", "fc7"], **options))
     section.pictures([_given(digit), *found])
+    small = load("tiny-zfnet")
+    photo = fit(data("photos")[1][0], small.shape)
+    options["steps"] = 30
+    found = _sheet(invert(small, photo, ["conv1", "conv2", "conv3", "conv5"], **options))
+    section.pictures([_given(photo), *found])
     section = report.section(
         "What does a layer believe to see?",
         "DeepDream: the digit is changed until a layer answers more strongly to what it answers to "
@@ -209,7 +215,7 @@ def remade(report: Report, network: Network, seed: int) -> None:
     )
     dreams = [dream(network, digit, layer, steps=20, seed=seed) for layer in ("fc1", "fc3", "fc7")]
     section.pictures([_given(digit), *dreams])
-    photo, small = _small(data("photos")[1][0]), load("tiny-zfnet")
+    photo = _small(data("photos")[1][0])
     dreams = [dream(small, photo, layer, steps=15, seed=seed) for layer in ("conv2", "conv4")]
     section.pictures([_given(photo), *dreams])
 
