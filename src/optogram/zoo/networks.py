@@ -24,7 +24,7 @@ from optogram.pictures.errors import RequestError
 from optogram.zoo.dbn import mnist_dbn
 from optogram.zoo.googlenet import googlenet
 from optogram.zoo.mnist_mlp import mnist_mlp
-from optogram.zoo.patches import GREY, SIDE, STD, patches_dbn
+from optogram.zoo.patches import GREY, SIDE, STD, patches_dbn, patches_sdae
 from optogram.zoo.photonet import alexnet, tiny_alexnet, tiny_zfnet, zfnet
 from optogram.zoo.sdae import mnist_sdae
 from optogram.zoo.vgg import vgg19_lower
@@ -72,6 +72,12 @@ DOORS = {
         {"shape": (1, 28, 28), "labels": tuple("0123456789")},
         shipped=True,
     ),
+    "mnist-sdae-tuned": Door(
+        "mnist-sdae after labels have taught all of it, weights shipped",
+        mnist_sdae,
+        {"shape": (1, 28, 28), "labels": tuple("0123456789")},
+        shipped=True,
+    ),
     "vgg19-conv3_1": Door(
         "VGG-19 from conv1_1 to conv3_1, normalised for style; needs weights=FILE",
         vgg19_lower,
@@ -80,6 +86,12 @@ DOORS = {
     "patches-dbn": Door(
         "144-256-144-100 on whitened patches of photographs, a belief network, weights shipped",
         patches_dbn,
+        {"shape": (1, SIDE, SIDE), "mean": (GREY,), "std": (STD,)},
+        shipped=True,
+    ),
+    "patches-sdae": Door(
+        "144-256-144-100 on whitened patches of photographs, autoencoders, weights shipped",
+        patches_sdae,
         {"shape": (1, SIDE, SIDE), "mean": (GREY,), "std": (STD,)},
         shipped=True,
     ),

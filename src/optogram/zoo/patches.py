@@ -120,7 +120,7 @@ def restoration(stack: Autoencoder, patches: Flat) -> dict[str, Any]:
     }
 
 
-NOISE = 0.5
+NOISE = 2.0
 GABORS = Rates(lr=0.01, momentum=0.5, decay=1e-3, sparsity=0.03, pull=1.0)
 ABOVE = Rates(lr=0.05, momentum=0.5, decay=1e-4)
 _SHARED: dict[str, Any] = {
@@ -145,11 +145,14 @@ SDAE = Curriculum(
     name="patches-sdae",
     build=patches_sdae,
     lessons=(
-        layer_lesson(1, 12, lr=0.005, noise="gaussian", amount=NOISE),
-        layer_lesson(2, 4, lr=0.01, noise="masking", amount=0.2),
-        layer_lesson(3, 4, lr=0.01, noise="masking", amount=0.2),
+        layer_lesson(1, 8, lr=0.02, noise="gaussian", amount=NOISE),
+        layer_lesson(2, 3, lr=0.01, noise="masking", amount=0.2),
+        layer_lesson(3, 3, lr=0.01, noise="masking", amount=0.2),
     ),
     measure=restoration,
-    notes="Weights of both ways are tied.",
+    notes=(
+        "Weights of both ways are tied. Noise twice as strong as the pixels: with half as strong a "
+        "one, filters had no direction."
+    ),
     **_SHARED,
 )

@@ -29,6 +29,7 @@ NETWORKS = {
     "mnist-dbn": "A deep belief network on digits",
     "mnist-sdae": "A stacked denoising autoencoder on digits",
     "patches-dbn": "A deep belief network on patches of photographs",
+    "patches-sdae": "A stacked denoising autoencoder on patches of photographs",
 }
 TITLE = "What the units of higher layers stand for"
 SUMMARY = """Erhan, Bengio, Courville and Vincent (2009) asked what a unit of a second or third
