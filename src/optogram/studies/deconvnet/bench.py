@@ -61,8 +61,8 @@ class Bench:
         """Five images that the network is sure about, of as many kinds as there are."""
         return self.images.take(torch.tensor(self.sure(5)))[0]
 
-    def sure(self, count: int) -> list[int]:
-        """The numbers of the images whose likeliest class is most probable, each of another class.
+    def sure(self, count: int, at: float = 1.0) -> list[int]:
+        """The numbers of images whose likeliest class has a probability near `at`, one of a class.
 
         Where labels are known and mean the same as the outputs, only images that are read rightly.
         """
@@ -73,9 +73,9 @@ class Bench:
             for number, p, c, ok in zip(
                 numbers.tolist(), chance.tolist(), said.tolist(), right.tolist(), strict=True
             ):
-                if ok and p > best.get(c, (0.0, 0))[0]:
-                    best[c] = (p, number)
-        ranked = sorted(best.values(), reverse=True)
+                if ok and abs(p - at) < best.get(c, (2.0, 0))[0]:
+                    best[c] = (abs(p - at), number)
+        ranked = sorted(best.values())
         return [number for _, number in ranked[:count]]
 
     @cached_property

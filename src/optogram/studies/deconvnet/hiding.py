@@ -25,6 +25,7 @@ from .bench import Bench
 from .tiles import enhanced, squared
 
 SIDE = 160
+UNSURE = 0.7
 COLOURS = (
     (68, 119, 170), (238, 102, 119), (34, 136, 51), (204, 187, 68), (102, 204, 238),
     (170, 51, 119), (187, 187, 187),
@@ -33,7 +34,7 @@ COLOURS = (
 
 def hiding(bench: Bench) -> Found:
     """Figure 7: five panels for three images, a grey square slid over each."""
-    numbers = bench.sure(3)
+    numbers = bench.sure(3, at=UNSURE)
     images = bench.images.take(torch.tensor(numbers))[0]
     rows, others, facts = [], [], []
     for image in images:
@@ -154,7 +155,8 @@ def _panels(bench: Bench, image: Tensor) -> tuple[list[Tile], list[list[Tile]], 
 def _caption(bench: Bench) -> str:
     side = bench.network.shape[-1]
     return (
-        f"A grey square of {side // 4} pixels slid over three images of {side}. (b) total "
+        f"A grey square of {side // 4} pixels slid over three images of {side} that the network is "
+        f"about {UNSURE:.0%} sure of: where it is certain, no such square matters. (b) total "
         "activity of the "
         "map of the last convolution that is strongest on the image, for each place of the square, "
         "bright where it stays; (c) the map's strongest place projected down; (d) probability of "
