@@ -107,7 +107,8 @@ def write(folder: Path) -> None:
         LayerInfo(n + 1, f"layer{n}", "Linear", UNITS, (), None, f"layer{n}") for n in range(LAYERS)
     )
     data = DataSet("d" * 12, "made up", "train", "sha256:d", IMAGES, CLASSES)
-    write_head(folder, Head({**network, "labels": []}, (data,), infos, {}))
+    versions = {"optogram": "0", "torch": "0"}
+    write_head(folder, Head({**network, "labels": []}, (data,), infos, versions))
     stats = recipe_of("stats", "statistics", data.id, {"k": K})
     drawn = recipe_of("pictures", "positive", data.id, {"sign": 1})
     write_recipe(folder, stats)

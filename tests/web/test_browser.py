@@ -23,6 +23,7 @@ READ = (
     "/", "/layer/fc7", "/unit/fc7:3?technique=maximize", "/images", "/image/0-1?method=occlusion",
     "/compare?a=fc7:1&b=fc7:2", "/compare?with=1", "/search?q=fc7", "/notes", "/jobs", "/no",
 )  # fmt: skip
+HIDDEN = "[...document.querySelectorAll('[hidden]')].filter(x => x.getClientRects().length).length"
 SEEN = """() => {
   const cells = [...document.querySelectorAll('.tile i')].filter((cell) => {
     const box = cell.getBoundingClientRect();
@@ -233,6 +234,7 @@ def test_pages_can_be_read_by_everyone(browser, site, look):
         faults += [(address, f["id"], f["nodes"][0]["html"][:160]) for f in found]
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         faults += [(address, "wider than the screen by", wide)] if wide > 0 else []
+        faults += [(address, "hidden and seen")] if page.evaluate(HIDDEN) else []
     context.close()
     assert faults == []
 

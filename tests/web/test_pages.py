@@ -5,6 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+import optogram.atlas
+from tests.atlas.synthetic import write_atlas
 from tests.web.conftest import HERE
 
 PAGES = [
@@ -130,6 +132,15 @@ def test_what_is_not_there_is_said_in_a_sentence(visitor, page, status, sentence
     shown = visitor.get(page, headers={"accept": "text/html"}).text
     assert "<h1>" in shown
     assert "Traceback" not in shown
+
+
+def test_units_whose_patches_were_not_cut_out_are_compared_by_whole_images(visit, tmp_path):
+    folder = write_atlas(tmp_path / "bare", layers={"conv1": 6, "fc": 3}, patches=False)
+    visitor = visit(optogram.atlas.open(folder))
+    page = visitor.get("/compare?a=conv1:1&b=conv1:2").text
+    shown = re.findall(r'src="(/media/data/0/[0-9]+\.webp)[^"]*"', page)
+    assert len(shown) == 18
+    assert visitor.get(shown[0]).status_code == 200
 
 
 def test_two_networks_are_compared_layer_by_layer(visit, atlas, own_atlas):

@@ -133,6 +133,8 @@ def unit_page(atlas: Any, record: Any) -> dict[str, Any]:
 def compare_page(one: Any, other: Any, a: Any, b: Any) -> dict[str, Any]:
     """Two units side by side, and what they share."""
     first, second = unit_page(one, a), unit_page(other, b)
+    for atlas, said in ((one, first), (other, second)):  # where no patches were cut out
+        said["whole_images"] = bool(atlas.datasets and atlas.has_images(atlas.datasets[0].id))
     same_data = bool(one.datasets and other.datasets) and (
         one.datasets[0].digest == other.datasets[0].digest
     )
