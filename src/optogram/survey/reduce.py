@@ -22,18 +22,31 @@ class Heard:
     """What a layer answered to a batch.
 
     `maps` are its numbers, (batch, row, column, unit), and `peaks` the largest of each row. Places
-    are counted row by row; tokens and small maps are one row. `moments` are over all images and
-    places, None if not asked for.
+    are counted row by row; tokens and small maps are one row. `tallies` are of chunks of all images
+    and places, see `_of_chunk`; None if not asked for.
     """
 
     maps: Float[Tensor, "batch row column unit"]
     peaks: Float[Tensor, "batch row unit"]
-    moments: Moments | None
+    about: Float[Tensor, " unit"] | None = None
+    tallies: Float[Tensor, "chunk 4 unit"] | None = None
 
     @cached_property
     def strongest(self) -> Float[Tensor, "batch unit"]:
         """Each unit's largest value on each image."""
         return self.peaks.amax(1).float().cpu()
+
+    @cached_property
+    def moments(self) -> Moments | None:
+        """Of all images and places; None if not asked for."""
+        if self.tallies is None or self.about is None:
+            return None
+        return moments_of(self.values, self.strongest, self.about, self.tallies)
+
+    @property
+    def values(self) -> int:
+        """How many values of each unit: images times places."""
+        return self.maps.shape[0] * self.maps.shape[1] * self.maps.shape[2]
 
     @property
     def lines(self) -> Float[Tensor, "batch unit place"]:
@@ -53,8 +66,13 @@ class Heard:
         return self.maps[images, :, :, units].float().flatten(1).cpu()
 
 
-def heard(answer: Tensor, axis: int, *, with_moments: bool = True) -> Heard:
-    """Take in a layer's answer, whose units are on `axis` (the batch is axis 0)."""
+def heard(
+    answer: Tensor, axis: int, *, with_moments: bool = True, about: Tensor | None = None
+) -> Heard:
+    """Take in a layer's answer, whose units are on `axis` (the batch is axis 0).
+
+    Moments are summed as distances from `about` (unit,), by default the first place's answers.
+    """
     given = answer[..., None] if axis == 0 else answer.movedim(axis, -1)
     if given.dim() == 2:
         maps = given[:, None, None]
@@ -62,34 +80,45 @@ def heard(answer: Tensor, axis: int, *, with_moments: bool = True) -> Heard:
         maps = given
     else:
         maps = given.flatten(1, -2)[:, None]
-    peaks = maps.amax(2) if maps.shape[2] > 1 else maps[:, :, 0]
     if not with_moments:
-        return Heard(maps, peaks, None)
-    about = maps[0, 0, 0].float()
-    found = torch.stack([_of_chunk(chunk, about) for chunk in _chunks(maps)])
-    return Heard(maps, peaks, _moments(maps.numel() // maps.shape[-1], peaks, about, found))
+        return Heard(maps, maps.amax(2) if maps.shape[2] > 1 else maps[:, :, 0])
+    about = maps[0, 0, 0].float() if about is None else about
+    peaks = maps.new_empty(len(maps), maps.shape[1], maps.shape[3])
+    found = [_of_chunk(maps[part], about, peaks[part]) for part in _chunks(maps)]
+    return Heard(maps, peaks, about, torch.stack(found))
 
 
-def _chunks(maps: Float[Tensor, "batch row column unit"]) -> Iterator[Tensor]:
+Part = tuple[slice, slice]
+
+
+def _chunks(maps: Float[Tensor, "batch row column unit"]) -> Iterator[Part]:
     """Several images at a time, or some rows of one; on a GPU all at once."""
+    count, rows, columns, units = maps.shape
+    everything = slice(None)
     if maps.device.type != "cpu":
-        yield maps
-        return
-    _, rows, columns, units = maps.shape
-    if rows * columns * units <= CHUNK:
-        yield from maps.split(CHUNK // (rows * columns * units))
-        return
-    for image in maps.split(1):
-        yield from image.split(max(1, CHUNK // (columns * units)), 1)
+        yield everything, everything
+    elif rows * columns * units <= CHUNK:
+        step = CHUNK // (rows * columns * units)
+        for first in range(0, count, step):
+            yield slice(first, first + step), everything
+    else:
+        step = max(1, CHUNK // (columns * units))
+        for image in range(count):
+            for first in range(0, rows, step):
+                yield slice(image, image + 1), slice(first, first + step)
 
 
 def _of_chunk(
-    chunk: Float[Tensor, "part row column unit"], about: Float[Tensor, " unit"]
+    chunk: Float[Tensor, "part row column unit"],
+    about: Float[Tensor, " unit"],
+    peaks: Float[Tensor, "part row unit"],
 ) -> Float[Tensor, "4 unit"]:
     """Of each unit: sum and squares of distances from `about`, smallest, how many above 0.
 
-    Each is one pass over what lies in the cache, units last: that is what torch does fastest.
+    Each is one pass over what lies in the cache, units last: that is what torch does fastest. The
+    first brings it there, and leaves the largest of each row in `peaks`.
     """
+    peaks.copy_(chunk.amax(2))
     if chunk.dtype not in (torch.float32, torch.float64):
         chunk = chunk.float()
     every = (0, 1, 2)
@@ -102,19 +131,20 @@ def _of_chunk(
     return torch.stack([total, square, chunk.amin(every), active])
 
 
-def _moments(
+def moments_of(
     count: int,
-    peaks: Float[Tensor, "batch row unit"],
+    strongest: Float[Tensor, "batch unit"],
     about: Float[Tensor, " unit"],
-    found: Float[Tensor, "chunk 4 unit"],
+    tallies: Float[Tensor, "chunk 4 unit"],
 ) -> Moments:
-    total, square, _, active = found.double().sum(0).cpu()
+    """The moments of `count` values a unit, from the tallies of chunks of them."""
+    total, square, _, active = tallies.double().sum(0).cpu()
     away = total / count
     return Moments(
         count,
         about.cpu().double() + away,
         (square - away.square() * count).clamp(min=0),
-        found[:, 2].amin(0).float().cpu(),
-        peaks.amax((0, 1)).float().cpu(),
+        tallies[:, 2].amin(0).float().cpu(),
+        strongest.amax(0),
         active.round().long(),
     )

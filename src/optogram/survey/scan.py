@@ -20,15 +20,26 @@ from optogram.pictures.errors import RequestError
 from optogram.survey.ahead import ahead
 from optogram.survey.datasets import ImageSet
 from optogram.survey.part import LayerPart, Part
-from optogram.survey.reduce import Heard, heard
+from optogram.survey.reduce import heard, moments_of
 from optogram.survey.statistics import Answers, Moments
-from optogram.survey.topk import TopK, challenge, challenge_everywhere, within
+from optogram.survey.topk import (
+    Entries,
+    TopK,
+    challenge_everywhere,
+    entered,
+    entries,
+    joined,
+    within,
+)
 
 Statistics = Literal["none", "moments", "all"]
 Places = Literal["strongest", "all"]
 
 BUFFER = 1024
 """So many images' answers are kept before they are added up."""
+
+TALLIES = 128
+"""So many images' sums of chunks are kept before they enter the moments."""
 
 WIDEST = 2048
 """Layers with more units than this get no matrix of co-activation."""
@@ -110,6 +121,7 @@ def scan(
         ear.top = ear.top if earlier is None else earlier.layers[name].top
     before = set(images.skipped)
     seen = 0
+    newest = max(int(ear.top.images.max()) for ear in ears.values())
     room = Room()
     batches = images.batches(at_once(network, plan.batch), start=start, stop=stop)
     if network.device.type != "cpu":  # there the processor has nothing else to do meanwhile
@@ -117,8 +129,11 @@ def scan(
     for numbers, shown, labels in batches:
 
         def listen(some: Sequence[int], numbers: Tensor = numbers, shown: Tensor = shown) -> None:
+            nonlocal newest
             part = slice(some[0], some[-1] + 1)
-            _listen(network, images, plan, ears, numbers[part], shown[part])
+            later = int(numbers[part].min()) > newest
+            _listen(network, images, plan, ears, numbers[part], shown[part], later=later)
+            newest = max(newest, int(numbers[part].max()))
 
         for _ in room.each(range(len(numbers)), listen):
             pass
@@ -126,7 +141,11 @@ def scan(
             ear.labels.append(labels)
             ear.numbers.append(numbers)
         seen += len(numbers)
-        if sum(map(len, next(iter(ears.values())).numbers)) >= BUFFER:
+        waiting = sum(map(len, next(iter(ears.values())).numbers))
+        if waiting // TALLIES > (waiting - len(numbers)) // TALLIES:
+            for ear in ears.values():
+                ear.add_moments()
+        if waiting >= BUFFER:
             _add_up(ears, plan)
         progress.tell("survey", start + seen, len(images))
     _add_up(ears, plan)
@@ -150,12 +169,23 @@ class _Ear:
     waiting: list[Float[Tensor, "batch unit"]]
     numbers: list[Int64[Tensor, " batch"]]
     labels: list[Int64[Tensor, " batch"]]
+    tallies: list[tuple[int, Float[Tensor, "chunk 4 unit"]]]
+    about: Float[Tensor, " unit"] | None = None
 
     @classmethod
     def on(cls, layer: Layer, plan: Plan, classes: int) -> "_Ear":
         top = TopK.empty(layer.units, plan.k)
         some = None if plan.statistics == "none" else Moments.empty(layer.units)
-        return cls(layer, top, some, None, classes, [], [], [])
+        return cls(layer, top, some, None, classes, [], [], [], [])
+
+    def add_moments(self) -> None:
+        """Add the tallies that wait to the moments."""
+        if self.tallies and self.moments is not None and self.about is not None:
+            count = sum(values for values, _ in self.tallies)
+            some = torch.cat([tally for _, tally in self.tallies])
+            highest = torch.cat(self.waiting)
+            self.moments = self.moments.merge(moments_of(count, highest, self.about, some))
+        self.tallies = []
 
 
 def _listen(
@@ -165,39 +195,81 @@ def _listen(
     ears: dict[str, _Ear],
     numbers: Int64[Tensor, " batch"],
     shown: Float[Tensor, "batch channel height width"],
+    *,
+    later: bool,
 ) -> None:
-    before = [(ear, ear.top, ear.moments, len(ear.waiting)) for ear in ears.values()]
+    """Show a batch. While a layer's answer is there, as little is done with it as can be.
+
+    Every operation then finds an empty cache: what can wait is done for all layers afterwards.
+    Where the pass fails nothing is kept of it: it may be shown again in parts.
+    """
+    new: dict[str, Entries] = {}
+    tops: dict[str, TopK] = {}
+    strongest: dict[str, Tensor] = {}
+    tallies: dict[str, tuple[int, Tensor, Tensor]] = {}
 
     def hear(name: str, answer: Tensor) -> None:
         ear = ears[name]
-        said = heard(answer, ear.layer.axis, with_moments=ear.moments is not None)
-        _check(said, images, numbers, name)
+        said = heard(answer, ear.layer.axis, with_moments=ear.moments is not None, about=ear.about)
+        strongest[name] = said.strongest
         if plan.places == "all":
-            ear.top = challenge_everywhere(ear.top, said.strongest, numbers, said.look)
+            tops[name] = challenge_everywhere(ear.top, said.strongest, numbers, said.look)
         else:
-            ear.top = challenge(ear.top, said.strongest, numbers, said.find)
-        if ear.moments is not None and said.moments is not None:
-            ear.moments = ear.moments.merge(said.moments)
-        if plan.statistics == "all":
-            ear.waiting.append(said.strongest)
+            new[name] = entries(ear.top, said.strongest, numbers, said.find, later=later)
+        if said.tallies is not None and said.about is not None:
+            tallies[name] = said.values, said.about, said.tallies
 
-    try:
-        visit(network, laid_out(shown), plan.layers, hear)
-    except BaseException:  # as if it had not been shown: it may be shown again in parts
-        for ear, top, moments, waiting in before:
-            ear.top, ear.moments = top, moments
-            del ear.waiting[waiting:]
-        raise
+    visit(network, laid_out(shown), plan.layers, hear)
+    _check(strongest, images, numbers)
+    if new:
+        _enter(ears, new)
+    for name, top in tops.items():
+        ears[name].top = top
+    for name, (count, about, tally) in tallies.items():
+        ears[name].about = about
+        ears[name].tallies.append((count, tally))
+    if plan.statistics != "none":
+        for name, values in strongest.items():
+            ears[name].waiting.append(values)
 
 
-def _check(said: Heard, images: ImageSet, numbers: Int64[Tensor, " batch"], name: str) -> None:
-    if math.isfinite(said.strongest.sum().item()) or bool(torch.isfinite(said.strongest).all()):
-        return
-    row = int((~torch.isfinite(said.strongest)).any(1).nonzero()[0])
-    raise RequestError(
-        f"{images.caption(int(numbers[row]))} makes {name!r} answer NaN or infinity: "
-        f"look at that image, or leave it out"
+def _enter(ears: dict[str, _Ear], new: dict[str, Entries]) -> None:
+    """The entries of all layers into their lists, at once."""
+    first = 0
+    units = []
+    for name, ear in ears.items():
+        units.append(new[name].units + first)
+        first += ear.layer.units
+    parts = [new[name] for name in ears]
+    some = Entries(
+        torch.cat(units),
+        torch.cat([part.values for part in parts]),
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.places for part in parts]),
     )
+    if len(some.units):
+        every = entered(joined([ear.top for ear in ears.values()]), some)
+        sizes = [ear.layer.units for ear in ears.values()]
+        split = zip(
+            *(t.split(sizes) for t in (every.values, every.images, every.places)), strict=True
+        )
+        for ear, lists in zip(ears.values(), split, strict=True):
+            ear.top = TopK(*lists)
+
+
+def _check(
+    strongest: dict[str, Tensor], images: ImageSet, numbers: Int64[Tensor, " batch"]
+) -> None:
+    """Refuse an image that makes a layer answer NaN or infinity. Raises RequestError."""
+    if math.isfinite(torch.cat([values.flatten() for values in strongest.values()]).sum().item()):
+        return
+    for name, values in strongest.items():
+        if not bool(torch.isfinite(values).all()):
+            row = int((~torch.isfinite(values)).any(1).nonzero()[0])
+            raise RequestError(
+                f"{images.caption(int(numbers[row]))} makes {name!r} answer NaN or infinity: "
+                f"look at that image, or leave it out"
+            )
 
 
 def _add_up(ears: dict[str, _Ear], plan: Plan) -> None:
@@ -205,7 +277,8 @@ def _add_up(ears: dict[str, _Ear], plan: Plan) -> None:
     outputs = ears.get(OUTPUT)
     beside = torch.cat(outputs.waiting) if outputs and outputs.waiting else None
     for ear in ears.values():
-        if ear.waiting:
+        ear.add_moments()
+        if ear.waiting and plan.statistics == "all":
             more = Answers.of(
                 torch.cat(ear.waiting),
                 torch.cat(ear.numbers),

@@ -5,7 +5,7 @@ keeps the best k of both and drops what stands in both, so it is associative, co
 idempotent: the k strongest of a set are the same however the set was cut up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,13 +55,7 @@ class TopK:
 def merged(one: TopK, other: TopK, k: int | None = None) -> TopK:
     """The best `k` of both lists for each unit (by default as many as `one` has)."""
     k = one.k if k is None else k
-    both = _sorted(
-        TopK(
-            torch.cat([one.values, other.values], 1),
-            torch.cat([one.images, other.images], 1),
-            torch.cat([one.places, other.places], 1),
-        )
-    )
+    both = _sorted(joined([one, other], 1))
     twice = _same_as_left(both)
     if bool(twice.any()):
         both = _without(both, twice)
@@ -87,32 +81,60 @@ def challenge(
         strongest: each unit's largest value on each image.
         images: the images' numbers, in rising order.
         find: (batch rows, units) -> the place of the largest value, the first of equals; it is
-            asked only for answers that enter a list.
+            asked only for answers that the lists so far do not beat.
     """
-    entering = _entering(lists, strongest, images)
-    touched = entering.any(0).nonzero()[:, 0]
-    if not len(touched):
+    return entered(lists, entries(lists, strongest, images, find))
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Answers that may enter lists, unit by unit and in rising order of images within a unit."""
+
+    units: Int64[Tensor, " entry"]
+    values: Float[Tensor, " entry"]
+    images: Int64[Tensor, " entry"]
+    places: Int64[Tensor, " entry"]
+
+
+def entries(
+    lists: TopK,
+    strongest: Float[Tensor, "batch unit"],
+    images: Int64[Tensor, " batch"],
+    find: Find,
+    *,
+    later: bool = False,
+) -> Entries:
+    """The answers of `challenge` that would stand in a list, were they the only ones of the batch.
+
+    `later` says that the images are known to come after all that the lists hold.
+    """
+    entering = strongest > lists.values[:, -1] if later else _entering(lists, strongest, images)
+    units, rows = entering.T.nonzero(as_tuple=True)
+    if not len(units):
+        return Entries(units, strongest.new_empty(0), rows, rows)
+    values = strongest[rows, units] + 0.0
+    return Entries(units, values, images[rows], find(rows, units))
+
+
+def entered(lists: TopK, new: Entries) -> TopK:
+    """The lists with the entries where they belong."""
+    if not len(new.units):
         return lists
-    owner, row = entering[:, touched].T.nonzero(as_tuple=True)
-    values = strongest[row, touched[owner]] + 0.0
-    old, k = lists[touched], lists.k
-    if not _come_after(images, old):
-        places = find(row, touched[owner])
-        return lists.replaced(
-            touched, merged(old, _listed(len(old.values), owner, values, images[row], places))
-        )
-    fresh = _listed(len(old.values), owner, values, row, row)
+    touched, owner = new.units.unique_consecutive(return_inverse=True)
+    fresh = _listed(len(touched), owner, new.values, new.images, new.places)
+    old = lists[touched]
+    if not _come_after(new.images, old):
+        return lists.replaced(touched, merged(old, fresh))
     # Equal values stand in the right order already: a stable sort leaves them so.
-    both = torch.cat([old.values, fresh.values], 1)
-    ranked = both.sort(dim=1, descending=True, stable=True)
-    kept, order = ranked.values[:, :k], ranked.indices[:, :k]
-    owner, slot = (order >= k).nonzero(as_tuple=True)
-    row = fresh.images[owner, order[owner, slot] - k]
-    order = order.clamp(max=k - 1)
-    numbers, places = old.images.gather(1, order), old.places.gather(1, order)
-    numbers[owner, slot] = images[row]
-    places[owner, slot] = find(row, touched[owner])
-    return lists.replaced(touched, TopK(kept, numbers, places))
+    both = joined([old, fresh], 1)
+    order = both.values.sort(dim=1, descending=True, stable=True).indices[:, : lists.k]
+    return lists.replaced(touched, _taken(both, order))
+
+
+def joined(lists: Sequence[TopK], dim: int = 0) -> TopK:
+    """The lists of several sets of units one after the other (or, along 1, longer lists)."""
+    parts = [(part.values, part.images, part.places) for part in lists]
+    return TopK(*(torch.cat(some, dim) for some in zip(*parts, strict=True)))
 
 
 def challenge_everywhere(
