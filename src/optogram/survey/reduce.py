@@ -82,7 +82,7 @@ def heard(
         maps = given.flatten(1, -2)[:, None]
     if not with_moments:
         return Heard(maps, maps.amax(2) if maps.shape[2] > 1 else maps[:, :, 0])
-    about = maps[0, 0, 0].float() if about is None else about
+    about = maps[0, 0, 0].float().clone() if about is None else about
     peaks = maps.new_empty(len(maps), maps.shape[1], maps.shape[3])
     found = [_of_chunk(maps[part], about, peaks[part]) for part in _chunks(maps)]
     return Heard(maps, peaks, about, torch.stack(found))
