@@ -85,6 +85,14 @@ def test_the_shipped_weights_come_with_labels_records_and_an_account(name):
         assert hashlib.sha256(shipped(file).read_bytes()).hexdigest() == digest
 
 
+def test_the_comparison_over_seeds_is_of_equal_epochs_and_of_the_two_networks():
+    found = json.loads(shipped("photonets.json").read_text())
+    assert set(found["accuracy"]) == {"tiny-alexnet", "tiny-zfnet"}
+    assert all(len(runs) == len(found["seeds"]) >= 3 for runs in found["accuracy"].values())
+    assert all(0.3 < value < 1 for runs in found["accuracy"].values() for value in runs)
+    assert found["data"] == json.loads(shipped("tiny-zfnet.json").read_text())["data"]
+
+
 def test_without_checkpoints_none_is_kept_and_the_account_says_so(tmp_path):
     out = tmp_path / "colours.safetensors"
     *_, trained = train(

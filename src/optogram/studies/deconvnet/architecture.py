@@ -225,7 +225,8 @@ def _bought(comparison: Any) -> Claim:
     return Claim(
         "The smaller filters and stride classify better.",
         f"{' and '.join(said)} of the validation images after {comparison['epochs']} epochs, "
-        f"{len(pairs)} seed(s), mean and standard deviation: {gain * 100:+.1f} points",
+        f"{len(pairs)} seed(s), mean and standard deviation: {gain * 100:+.1f} points, seed by "
+        f"seed {', '.join(f'{pair * 100:+.1f}' for pair in pairs)}",
         "confirmed"
         if len(pairs) >= SEEDS and min(pairs) > 0
         else "opposite"
