@@ -110,7 +110,8 @@ def write(folder: Path) -> None:
     versions = {"optogram": "0", "torch": "0"}
     write_head(folder, Head({**network, "labels": []}, (data,), infos, versions))
     stats = recipe_of("stats", "statistics", data.id, {"k": K})
-    drawn = recipe_of("pictures", "positive", data.id, {"sign": 1})
+    settings = {"technique": "maximize", "sign": 1, "arguments": {}}
+    drawn = recipe_of("pictures", "positive", data.id, settings)
     write_recipe(folder, stats)
     write_recipe(folder, drawn)
     chance = np.random.default_rng(0)
