@@ -316,6 +316,15 @@ def test_the_image_itself_may_be_the_layer():
     )
 
 
+class Mixes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, x):
+        return torch.fft.fft2(self.conv(x)).real.mean((2, 3))
+
+
 def convolutional_classifier():
     layers = [
         nn.Conv2d(1, 4, 3, padding=1),
@@ -355,6 +364,20 @@ def test_all_units_are_computed_where_a_sum_or_another_layer_needs_them():
     for layers in (("output",), ("net.4", "net.7")):
         for _, acts in answers(net, image, occluders, layers, units=(3,)):
             assert not any(bool(answer.isnan().any()) for answer in acts.layers.values())
+
+
+@pytest.mark.parametrize("module", [small(), Mixes()])
+def test_batches_smaller_than_the_parts_together_are_no_trouble(module, monkeypatch):
+    from optogram.core.incremental import engine
+
+    monkeypatch.setattr(engine, "_SUFFIX", 1)
+    image = drawn((1, 21, 19), "narrow")
+    occluders = Occluders(grid(21, 19, 4, 2).flatten(0, 1), torch.zeros(1, 21, 19))
+    net = network(module, (1, 21, 19))
+    assert_same(net, image, occluders, effect=0)
+    which, _ = next(answers(net, image, occluders, ("output",), engine="incremental"))
+    assert len(which) == 4
+    assert int(which[0]) == len(occluders) // 2
 
 
 def test_masks_of_any_form_are_hidden_exactly():
@@ -422,15 +445,6 @@ class Decides(nn.Module):
     def forward(self, x):
         y = self.conv(x)
         return (y if float(y.sum()) > 0 else -y).mean((2, 3))
-
-
-class Mixes(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(1, 2, 3)
-
-    def forward(self, x):
-        return torch.fft.fft2(self.conv(x)).real.mean((2, 3))
 
 
 @pytest.mark.parametrize(

@@ -106,11 +106,13 @@ class Engine:
     ) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
         """(numbers of the occluders, whole answers by number of the call) in batches.
 
-        The first batch has the occluder of the number `first` in it.
+        The occluder of the number `first` comes first.
         """
         held = _held(self.steps, groups)
         chunks = [(one, chunk) for one in groups for chunk in self._chunks(one, held)]
         chunks.sort(key=lambda chunk: first not in chunk[0].which[chunk[1]])
+        one, places = chunks[0]
+        chunks[0] = one, places[np.argsort(one.which[places] != first, kind="stable")]
         self._prepare(chunks)
         waiting: list[tuple[Tensor, dict[int, Tensor | Change]]] = []
         for number, (one, places) in enumerate(chunks):
