@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -33,7 +34,9 @@ def slowly(store, part):
     print("published", part.ranges[0][0], flush=True)
     time.sleep(float(sys.argv[2]))
 Store.publish = slowly
-make(network(), images(48), LAYERS, batch=4, shard=4, directory=sys.argv[1])
+count, size = int(sys.argv[3]), int(sys.argv[4])
+how = {"batch": size, "shard": size, "triage": False, "directory": sys.argv[1]}
+make(network(), images(count), LAYERS, **how)
 print("done", flush=True)
 """
 
@@ -56,19 +59,23 @@ def equal(one, other):
 
 
 @pytest.mark.slow
-def test_a_survey_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
-    surveyed(tmp_path / "whole")
-    folder, published = tmp_path / "killed", []
-    for stop in (1, 4, 3):
-        words = [sys.executable, "-c", CHILD, str(folder), "0.05"]
+def test_a_survey_that_is_killed_at_ten_random_moments_ends_with_the_same_bytes(tmp_path):
+    """kill -9 after 0 to 2 shards and up to 0.1 s, so that shards are met in the middle too."""
+    whole = {"batch": 2, "shard": 2, "triage": False}
+    make(network(), images(128), LAYERS, directory=tmp_path / "whole", **whole)
+    folder, published, chance = tmp_path / "killed", [], random.Random(7)
+    for _ in range(10):
+        words = [sys.executable, "-c", CHILD, str(folder), "0.05", "128", "2"]
         with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
-            lines = [child.stdout.readline() for _ in range(stop)]
-            time.sleep(0.02 * stop)  # so that the kill meets another moment of the next shard
+            lines = [child.stdout.readline() for _ in range(chance.randint(0, 2))]
+            time.sleep(chance.uniform(0, 0.1))
             os.kill(child.pid, signal.SIGKILL)
             lines += child.stdout.readlines()
-        published += [int(line.split()[1]) for line in lines]
-    surveyed(folder)
+        assert "done\n" not in lines, "it was quicker than the kills"
+        published += [int(line.split()[1]) for line in lines if line.endswith("\n")]
+    make(network(), images(128), LAYERS, directory=folder, **whole)
     assert content(folder) == content(tmp_path / "whole")
+    assert len(published) >= 5
     assert published == sorted(set(published)), "a finished shard was done again"
     assert sorted(path.name for path in folder.iterdir()) == FILES
 

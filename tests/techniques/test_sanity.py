@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import optogram as og
-from optogram.core.trust import Trust, trust
+from optogram.core.trust import Trust, trust, trusts
 
 SEEDS = range(5)
 
@@ -95,3 +95,21 @@ def test_the_ordering_holds_on_a_photograph_and_a_famous_network(data_root):
     guided, deconvnet, gradient = (sum(tops) / 3 for tops in means.values())
     assert min(guided, deconvnet) > 0.5
     assert gradient < 0.25
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_badges_of_a_photograph_are_the_same_for_five_seeds(data_root):
+    weights = data_root / "weights" / "googlenet_bvlc.safetensors"
+    network = og.load("googlenet-bvlc", weights=weights)
+    whole = og.image(data_root / "imagenet_samples" / "n02112018_Pomeranian.jpg", channels=3)
+    image, target = whole[:, 60:220, 40:200], network.resolve("output:Pomeranian")
+    expected = {"guided_backprop": "fail", "deconvnet": "fail", "saliency": "pass"}
+    ways = [
+        lambda asked, images, targets, n=name: list(getattr(og, n)(asked, images, targets))
+        for name in expected
+    ]
+    found = [list(way(network, image[None], [target])) for way in ways]
+    for seed in SEEDS:
+        trusted = trusts(ways, network, found, [target], draws=2, steps=1, seed=seed)
+        assert [one.badge for (one,) in trusted] == list(expected.values()), seed
