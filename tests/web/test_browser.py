@@ -99,6 +99,7 @@ def page(browser, site):
 def test_four_thousand_tiles_are_there_after_a_fast_scroll(page):
     page.goto("/with/1/layer/conv1")
     assert page.locator(".tile").count() == 4096
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.wait_for_function(
         f"() => {{ const seen = ({SEEN})(); return seen.cells && !seen.missing; }}"
     )
