@@ -10,12 +10,12 @@ from optogram.core.trust import Trust, trust, trusts
 SEEDS = range(5)
 
 
-@pytest.fixture(scope="module")
-def reader() -> tuple[og.Network, torch.Tensor, torch.Tensor]:
-    """Two convolutions trained for a few seconds on the digits that come with scikit-learn."""
-    digits = og.data("digits", split="train", shape=(1, 28, 28))
-    images = torch.stack([digits[i][0] for i in range(len(digits))])
-    labels = torch.as_tensor(digits.labels)
+@pytest.fixture(scope="module", params=["digits", pytest.param("mnist", marks=pytest.mark.data)])
+def reader(request) -> tuple[og.Network, torch.Tensor, torch.Tensor]:
+    """Two convolutions trained for a few seconds, on scikit-learn's digits and on MNIST's."""
+    digits = og.data(request.param, split="train", shape=(1, 28, 28))
+    images = digits.take(torch.arange(min(len(digits), 10_000)))[0]
+    labels = torch.as_tensor(digits.labels)[: len(images)]
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 16, 5, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU()]
     module = nn.Sequential(*layers, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(800, 10))
