@@ -20,13 +20,24 @@ from optogram.studies.deconvnet.invariance import _straightness, changed
 from optogram.studies.deconvnet.layers import _upper, _without
 from optogram.studies.deconvnet.pooling import _participation
 from optogram.studies.deconvnet.study import PARTS
-from optogram.studies.deconvnet.views import crops, faces
+from optogram.studies.deconvnet.views import crops, faces, thinned
 from optogram.studies.shelf import Shelf
 
 
 @pytest.fixture(scope="module")
 def network():
     return load("tiny-zfnet")
+
+
+def test_a_thinned_set_is_evenly_spread_and_another_set():
+    whole = crops((3, 64, 64), "both")
+    few = thinned(whole, 5)
+    places = torch.linspace(0, len(whole) - 1, 5).round().long()
+    assert torch.equal(few.take(torch.arange(5))[0], whole.take(places)[0])
+    assert torch.equal(few.labels, whole.labels[places])
+    assert [few.caption(n) for n in range(5)] == [whole.caption(int(n)) for n in places]
+    assert len({whole.digest, few.digest, thinned(whole, 6).digest}) == 3
+    assert thinned(whole, len(whole)) is whole
 
 
 def test_a_point_is_aliased_by_the_share_of_frequencies_above_nyquist():

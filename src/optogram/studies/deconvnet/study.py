@@ -26,7 +26,7 @@ from optogram.zoo.networks import read_weights, shipped
 from . import architecture, features, hiding, invariance, layers, matrix, pooling
 from .bench import Bench
 from .report import write
-from .views import faces, views
+from .views import faces, thinned, views
 
 Part = Callable[[Bench], Found]
 EDITION = 2
@@ -44,6 +44,8 @@ PARTS: dict[str, Part] = {
     "ablation": layers.ablation,
     "pooling": pooling.pooling,
 }
+FEW = 200
+"""So many images a quick run is about."""
 BROTHERS = {"tiny-zfnet": "tiny-alexnet", "tiny-alexnet": "tiny-zfnet"}
 
 
@@ -87,6 +89,7 @@ def deconvnet_study(
     other = BROTHERS.get(network)
     brother = load(other) if other is not None and weights is None else None
     shown, training, test = views(asked, data_root, images)
+    shown = thinned(shown, FEW) if quick else shown
     kept = _checkpoints(asked, network, weights, checkpoints)
     accounts = _accounts(network, weights)
     settings = {

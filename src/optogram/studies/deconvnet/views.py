@@ -1,6 +1,8 @@
 """Which images the study looks into: those that are there, or else what came with the package."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +57,25 @@ def views(
     if train.classes != PHOTOS:
         return test, train, test
     return crops(network.shape, "both"), train, test
+
+
+def thinned(images: ImageSet, most: int) -> ImageSet:
+    """At most so many of the images, evenly spread."""
+    if len(images) <= most:
+        return images
+    kept = torch.linspace(0, len(images) - 1, most).round().long()
+
+    def read(numbers: Sequence[int]) -> Tensor | Sequence[Tensor]:
+        return images.read(kept[list(numbers)].tolist())
+
+    return replace(
+        images,
+        labels=images.labels[kept],
+        read=read,
+        content=lambda: (*images.content(), kept.numpy().tobytes()),
+        caption=lambda number: images.caption(int(kept[number])),
+        origin=None,
+    )
 
 
 def crops(shape: tuple[int, int, int], half: str) -> ImageSet:
