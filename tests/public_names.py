@@ -32,13 +32,21 @@ def exported() -> Names:
         thing = getattr(optogram, name)
         found[name] = arguments(thing)
         if isinstance(thing, ModuleType):
-            public = [part for part in vars(thing) if not part.startswith("_")]
-            offered = getattr(thing, "__all__", public)
-            for part in sorted(offered):
-                inner = getattr(thing, part)
-                if callable(inner) and inner.__module__.startswith("optogram"):
-                    found[f"{name}.{part}"] = arguments(inner)
+            found |= {f"{name}.{part}": arguments(getattr(thing, part)) for part in offered(thing)}
     return found
+
+
+def offered(module: ModuleType) -> list[str]:
+    """The functions and classes of ours that a module offers, whatever was loaded before."""
+    names = [name for name in dir(module) if not name.startswith("_")]
+    things = {name: getattr(module, name) for name in names}
+    return sorted(
+        name
+        for name, thing in things.items()
+        if callable(thing)
+        and not isinstance(thing, ModuleType)
+        and str(getattr(thing, "__module__", "")).startswith("optogram")
+    )
 
 
 def arguments(thing: object) -> list[str]:

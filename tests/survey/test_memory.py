@@ -50,10 +50,11 @@ def test_a_survey_is_the_same_in_halves(short, monkeypatch):
         assert torch.equal(mine.top.images, other.top.images)
         assert torch.equal(mine.top.places, other.top.places)
         torch.testing.assert_close(mine.top.values, other.top.values)
-        torch.testing.assert_close(mine.moments.mean, other.moments.mean)
+        # Sums of float32 over other chunks.
+        torch.testing.assert_close(mine.moments.mean, other.moments.mean, rtol=1e-5, atol=1e-5)
         assert torch.equal(mine.moments.active, other.moments.active)
         assert mine.moments.count == other.moments.count
-        torch.testing.assert_close(mine.answers.mean, other.answers.mean)
+        torch.testing.assert_close(mine.answers.mean, other.answers.mean, rtol=1e-5, atol=1e-5)
 
 
 def test_an_atlas_is_the_same_in_halves(tmp_path, monkeypatch):
