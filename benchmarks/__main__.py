@@ -1,4 +1,4 @@
-"""Run every `bench_*.py`, or those named, print a table of each and write build/bench.json.
+"""Run every `bench_*.py`, or those named, print tables and write build/bench.json after each.
 
     python -m benchmarks [--quick | --all] [--publish] [NAME ...]
 
@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
 REPORT = HERE.parent / "build" / "bench.json"
-TABLES = REPORT.with_suffix(".md")
 PUBLISHED = HERE.parent / "docs" / "measured.md"
 # What the benchmarks read from the environment; those that --quick does not name it leaves out.
 QUICK = {
@@ -57,24 +57,32 @@ def main(words: list[str]) -> int:
         return 2
     size: dict[str, dict[str, str]] = QUICK if asked.quick else ALL if asked.all else {}
     console = Console(width=None if sys.stdout.isatty() else 200)
-    results = {}
-    for name in asked.names or (QUICK if asked.quick else found):
+    names = asked.names or list(QUICK if asked.quick else found)
+    for name in names:
         started = time.perf_counter()
         os.environ.update(size.get(name, {}))
-        results[name] = importlib.import_module(f"benchmarks.bench_{name}").run()
+        rows = importlib.import_module(f"benchmarks.bench_{name}").run()
         for variable in size.get(name, {}):
             del os.environ[variable]
         seconds = time.perf_counter() - started
-        for drawn in tables(f"{name} ({seconds:.0f} s)", results[name]):
+        for drawn in tables(f"{name} ({seconds:.0f} s)", rows):
             console.print(drawn)
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n")
-    TABLES.write_text(markdown(results))
+        report(name, rows)
     if asked.publish:
-        PUBLISHED.write_text(markdown(results))
-    said = f"{len(results)} benchmarks; the numbers stand in {REPORT} and {TABLES.name} beside it."
+        PUBLISHED.write_bytes(REPORT.with_suffix(".md").read_bytes())
+    said = f"{len(names)} benchmarks; the numbers stand in {REPORT} and, as tables, beside it."
     console.print(said, soft_wrap=True)
     return 0
+
+
+def report(name: str, rows: list[Row]) -> None:
+    """Put a benchmark's rows in the place of those of its last run; the others' stay."""
+    REPORT.parent.mkdir(exist_ok=True)
+    results = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.exists() else {}
+    results[name] = {"machine": machine(), "date": f"{date.today():%d %B %Y}", "rows": rows}
+    results = dict(sorted(results.items()))
+    REPORT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    REPORT.with_suffix(".md").write_text(markdown(results), encoding="utf-8")
 
 
 def _arguments(words: list[str]) -> argparse.Namespace:
@@ -109,15 +117,16 @@ def groups(rows: list[Row]) -> dict[tuple[str, ...], list[Row]]:
     return found
 
 
-def markdown(results: dict[str, list[Row]]) -> str:
-    """Every table as Markdown, below where and on what it was measured."""
-    facts = ", ".join(f"{name} {value}" for name, value in machine().items() if value is not None)
-    parts = [f"Measured on {date.today():%d %B %Y}: {facts}."]
-    for name, rows in results.items():
-        if not rows:
+def markdown(results: dict[str, dict[str, Any]]) -> str:
+    """Every benchmark's tables as Markdown, below where, when and on what it was measured."""
+    parts = []
+    for name, result in results.items():
+        if not result["rows"]:
             continue  # a table for a device that is not here
-        parts.append(f"## {name}")
-        for columns, same in groups(rows).items():
+        known = {key: value for key, value in result["machine"].items() if value is not None}
+        facts = ", ".join(f"{key} {shown(value)}" for key, value in known.items())
+        parts.append(f"### {name}\n\n{result['date']}: {facts}.")
+        for columns, same in groups(result["rows"]).items():
             lines = [list(columns), ["---"] * len(columns)]
             lines += [[shown(row[column]) for column in columns] for row in same]
             parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))

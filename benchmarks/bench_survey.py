@@ -21,7 +21,7 @@ from benchmarks.paired import Paired, Time, timed, timed_pair
 from optogram.core import Network
 from optogram.survey import ImageSet, from_arrays
 from optogram.survey.part import merged_parts
-from optogram.survey.run import _batch, _shard
+from optogram.survey.run import batch_for, shard_for
 from optogram.survey.scan import Plan, Statistics, planned, scan
 from optogram.zoo.mnist_mlp import mnist_mlp
 
@@ -52,8 +52,8 @@ def row(
     shape = images.take(torch.tensor([0]))[0].shape[1:]
     network = Network(module, tuple(shape))
     layers = tuple(n for n, part in module.named_modules() if isinstance(part, kind))
-    plan = planned(Plan(layers, statistics=statistics, batch=_batch(network.shape)), len(images))
-    size = _shard(len(images), plan.batch, None)
+    plan = planned(Plan(layers, statistics=statistics, batch=batch_for(network.shape)), len(images))
+    size = shard_for(len(images), plan.batch)
     spans = [(first, min(first + size, len(images))) for first in range(0, len(images), size)]
     bare = fastest(module, images, plan.batch)
     scan(network, images, plan, 0, 4 * plan.batch)

@@ -1,6 +1,8 @@
 """The stop-watch is tested with a clock of its own: no test here waits."""
 
+import importlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -77,8 +79,27 @@ def test_every_benchmark_found_is_run_and_written_down(tmp_path, monkeypatch, ca
     assert program.main([]) == 0
     assert "sums" in capsys.readouterr().out
     report = json.loads((tmp_path / "build" / "bench.json").read_text())
-    assert report["results"] == {"sums": [{"what": "sum", "ratio": 2.0}]}
-    assert report["machine"]["torch"]
+    assert report["sums"]["rows"] == [{"what": "sum", "ratio": 2.0}]
+    assert report["sums"]["machine"]["torch"]
+    assert "| sum | 2 |" in (tmp_path / "build" / "bench.md").read_text()
+
+
+def test_a_later_run_leaves_the_other_benchmarks_and_publishes_all(tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        text = f"def run(): return [{{'what': '{name}'}}]"
+        (tmp_path / f"bench_{name}.py").write_text(text)
+    monkeypatch.setattr(program, "HERE", tmp_path)
+    monkeypatch.setattr(program, "REPORT", tmp_path / "build" / "bench.json")
+    monkeypatch.setattr(program, "PUBLISHED", tmp_path / "measured.md")
+    monkeypatch.setattr("benchmarks.__path__", [str(tmp_path)])
+    assert program.main(["second"]) == program.main(["first", "--publish"]) == 0
+    published = (tmp_path / "measured.md").read_text()
+    assert published.index("### first") < published.index("### second")
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in Path(program.__file__).parent.glob("*.py")))
+def test_every_program_here_still_finds_what_it_measures(name):
+    importlib.import_module(f"benchmarks.{name}")
 
 
 def test_an_unknown_benchmark_is_named(capsys):

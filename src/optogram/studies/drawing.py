@@ -21,6 +21,8 @@ BLACK, GREY, PALE = (INK,) * 3, (SOFT,) * 3, (226, 226, 226)
 GREEN, RED = (38, 115, 77), (176, 42, 32)
 MARGIN, GAP, SIZE, HEAD = 16, 12, 13, 15
 BAR, THIN = 18, 9
+LETTERS = 60
+"""So many letters stand below an axis side by side."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,9 @@ def chart(
     else:
         axes.set_ylim(bottom=0)
     if names:
-        axes.set_xticks(range(len(names)), names)
+        long = sum(map(len, names)) > LETTERS
+        slant = {"rotation": 20, "ha": "right"} if long else {}
+        axes.set_xticks(range(len(names)), names, **slant)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     if len(lines) > 1:

@@ -119,8 +119,11 @@ def _panels(bench: Bench, image: Tensor) -> tuple[list[Tile], list[list[Tile]], 
             ),
         ),
         Tile(
-            _heat(activity.values),
-            (Line(str(strongest)), Line(f"0 to {float(activity.values.max()):.3g}")),
+            _heat(activity.values - activity.values.min()),
+            (
+                Line(str(strongest)),
+                Line(f"{float(activity.values.min()):.3g} to {float(activity.values.max()):.3g}"),
+            ),
         ),
         Tile(enhanced(below.raw), (Line(f"strongest {below.score:.2f}"),)),
         Tile(
