@@ -26,7 +26,12 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "measured.md", "sg_execution_times.rst", "examples/sg_execution_times.rst"]
+exclude_patterns = [
+    "_build",
+    "measured.md",
+    "sg_execution_times.rst",
+    "examples/sg_execution_times.rst",
+]
 # In a docstring `mean` is a word, and two classes may well have an attribute of that name.
 suppress_warnings = ["ref.python"]
 
