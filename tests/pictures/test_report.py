@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from optogram.pictures import Attribution, Picture, Report, RequestError, Sheet
+from optogram.pictures import Attribution, Picture, Report, RequestError, Sheet, contact
 
 EVIL = '<script>alert("1")</script>"\' onload=alert(2) <img src=http://evil.example/a.png>'
 
@@ -116,6 +116,28 @@ def test_small_images_are_enlarged_with_hard_edges():
     tag = Page(report.html()).of("img")[0]
     assert tag["class"] == "pixelated"
     assert int(tag["width"]) % 8 == 0
+
+
+def test_patches_of_a_unit_are_enlarged_alike_and_stand_in_the_columns_asked_for():
+    """A patch that the image's edge cut is shown as small as it is; another unit sees less."""
+
+    def patch(unit: str, height: int, width: int) -> Picture:
+        return Picture(
+            image=torch.rand(1, height, width), unit=unit, score=1.0, history=torch.zeros(0)
+        )
+
+    items = (patch("a:1", 20, 20), patch("a:1", 9, 20), patch("a:1", 9, 9), patch("b:1", 5, 5))
+    report = Report("patches")
+    report.section("all").pictures(Sheet(items, columns=2))
+    widths = [int(width) for width in re.findall(r'<img src="[^"]*" width="(\d+)"', report.html())]
+    assert widths[0] == widths[1] == 20 * (widths[2] // 9)
+    assert widths[3] // 5 > widths[0] // 20
+    assert "repeat(2, max-content)" in report.html()
+    wide = Report("too wide").section("all").pictures(Sheet(items * 10, columns=30))
+    assert wide.blocks[0]["columns"] is None
+    drawn = [tile.picture.width for tile in contact._tiles(Sheet(items))]
+    assert drawn[0] == drawn[1] == 20 * (drawn[2] // 9)
+    assert drawn[3] // 5 > drawn[0] // 20
 
 
 def test_the_contents_lead_to_every_section():

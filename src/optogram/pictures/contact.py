@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,10 +136,24 @@ def counts(sheet: Sheet) -> str:
     return ", ".join([f"{len(sheet):,} {noun}{'' if len(sheet) == 1 else 's'}", *known])
 
 
+def longest_sides(items: Iterable[Any]) -> dict[str, int]:
+    """The longer side of each unit's largest picture, in its own pixels.
+
+    All of a unit are enlarged alike, so that a patch cut by the image's edge looks as small as it
+    is; another unit may see a hundred times as much.
+    """
+    found: dict[str, int] = {}
+    for item in items:
+        if isinstance(item, Picture):
+            longer = max(max(panel.shape[-2:]) for panel in item.panels)
+            found[item.unit] = max(longer, found.get(item.unit, 0))
+    return found
+
+
 def _tiles(sheet: Sheet) -> list[Tile]:
     maps = [item for item in sheet if isinstance(item, Attribution)]
     common = len(maps) > 1 and len(maps) == len(sheet) and _same_image(maps)
-    side, among = _side(len(sheet) + common), limits(sheet)
+    side, among, longest = _side(len(sheet) + common), limits(sheet), longest_sides(sheet)
     small = len(sheet) > FEW
     first = [Tile(_sized(as_pil(maps[0].image), side), ("image",))] if common else []
     draw = _map_alone if common or small else _map_beside_image
@@ -148,7 +162,8 @@ def _tiles(sheet: Sheet) -> list[Tile]:
     def tile(item: Any) -> Tile:
         lines = _short_caption(item) if small else tuple(item.caption())
         if isinstance(item, Picture):
-            return Tile(in_a_row([_sized(as_pil(panel), side) for panel in item.panels]), lines)
+            panels = [_sized(as_pil(panel), side, longest[item.unit]) for panel in item.panels]
+            return Tile(in_a_row(panels), lines)
         limit = limit_for(item, among)
         drawn = draw(item, side, limit)
         if barred:
@@ -173,9 +188,9 @@ def _side(count: int) -> int:
     return max(8, min(96, math.isqrt(MOST_PIXELS // count) - 16))
 
 
-def _sized(picture: PILImage, side: int) -> PILImage:
-    """Enlarged by a whole number up to `side`, shrunk if it is much larger."""
-    longer = max(picture.size)
+def _sized(picture: PILImage, side: int, longer: int | None = None) -> PILImage:
+    """Enlarged by a whole number until `longer` pixels are up to `side`, or shrunk if far more."""
+    longer = longer or max(picture.size)
     if longer > side * 1.25:
         share = side / longer
         size = (max(1, round(picture.width * share)), max(1, round(picture.height * share)))

@@ -16,7 +16,7 @@ import numpy as np
 
 from .attribution import Attribution, Overlay
 from .colour import magnitude, signed
-from .contact import Kind, counts, limit_for, limits
+from .contact import Kind, counts, limit_for, limits, longest_sides
 from .drawing import as_pil, laid_over
 from .errors import RequestError
 from .files import write_atomically
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 SMALL = 112
+PAGE, GAP = 1060, 16
 SIDES, SMALL_SIDE = ((4, 224), (24, 168), (200, 112)), 60
 MEANING = {
     "excited": "the unit answers to its picture as strongly as to the data, or more",
@@ -102,10 +103,17 @@ class Section:
         scale, own_title = (
             (items.scale, items.title) if isinstance(items, Sheet) else ("shared", "")
         )
+        columns = items.columns if isinstance(items, Sheet) else None
         figures, title = _figures(list(items), scale), title or own_title
         present = {figure.verdict for figure in figures}
         meanings = [(verdict, text) for verdict, text in MEANING.items() if verdict in present]
-        return self._add("figures", figures=figures, title=title, meanings=meanings)
+        return self._add(
+            "figures",
+            figures=figures,
+            title=title,
+            meanings=meanings,
+            columns=_that_fit(columns, figures),
+        )
 
     def image(
         self, picture: Any, caption: str = "", alt: str = "", width: int | None = None
@@ -121,6 +129,7 @@ class Section:
             figures=[Figure((shown,), tuple(_paragraphs(caption)))],
             title="",
             meanings=[],
+            columns=None,
         )
 
     def table(
@@ -265,27 +274,37 @@ def _paragraphs(text: str) -> list[str]:
 def _figures(items: list[Any], scale: str) -> list[Figure]:
     maps = [item for item in items if isinstance(item, Attribution)]
     among = limits(Sheet(maps, scale=scale))
+    longest = longest_sides(items)
     side = next((side for most, side in SIDES if len(items) <= most), None)
     if side is None:
-        return [_small_figure(item, among) for item in items]
-    return [_figure(item, side, among) for item in items]
+        return [_small_figure(item, among, longest) for item in items]
+    return [_figure(item, side, among, longest) for item in items]
 
 
-def _small_figure(item: Any, among: dict[Kind, float]) -> Figure:
+def _that_fit(columns: int | None, figures: Sequence[Figure]) -> int | None:
+    """The columns that were asked for, where the page is wide enough for them."""
+    widest = max((figure.width for figure in figures), default=0)
+    return columns if columns is not None and columns * (widest + GAP) <= PAGE + GAP else None
+
+
+def _small_figure(item: Any, among: dict[Kind, float], longest: dict[str, int]) -> Figure:
     """One of very many: what it is for, and a verdict only where there is doubt."""
-    figure = _figure(item, SMALL_SIDE, among)
+    figure = _figure(item, SMALL_SIDE, among, longest)
     lines, doubt = figure.lines[:1], None if figure.verdict == "excited" else figure.verdict
     return replace(figure, lines=lines, verdict=doubt, narrowest=SMALL_SIDE)
 
 
-def _figure(item: Any, side: int, among: dict[Kind, float]) -> Figure:
+def _figure(item: Any, side: int, among: dict[Kind, float], longest: dict[str, int]) -> Figure:
     if isinstance(item, Picture):
         lines = tuple(line for line in item.caption() if line != item.verdict)
         alts = [f"Picture made for {', '.join(item.caption())}"]
         if item.start is not None:
             alts = ["The image that was changed", "The change, amplified", *alts]
         panels = [as_pil(panel) for panel in item.panels]
-        shown = [_shown(p, alt, _width(p, side)) for p, alt in zip(panels, alts, strict=True)]
+        longer = longest[item.unit]
+        shown = [
+            _shown(p, alt, _width(p, side, longer)) for p, alt in zip(panels, alts, strict=True)
+        ]
         return Figure(tuple(shown), lines, item.verdict)
     if isinstance(item, Overlay):
         return _map_figure(item.attribution, item.image, side, item.limit)
@@ -325,9 +344,9 @@ def _shown(picture: "PILImage", alt: str, width: int) -> Shown:
     return Shown(_data_uri(picture), width, alt, width > picture.width)
 
 
-def _width(picture: "PILImage", side: int) -> int:
-    """Small images are enlarged by whole numbers, large ones shrink to fit."""
-    longer = max(picture.size)
+def _width(picture: "PILImage", side: int, longer: int | None = None) -> int:
+    """Small images are enlarged by whole numbers, large ones shrink: `longer` pixels must fit."""
+    longer = longer or max(picture.size)
     return (
         picture.width * (side // longer)
         if longer <= side

@@ -140,15 +140,17 @@ def believe(report: Report, network: Network, seed: int) -> None:
     image, _ = digits[0]
     winner = f"output:{int(network(image[None]).argmax())}"
     ways = ["saliency", "smoothgrad", "integrated_gradients", "lrp", "guided_backprop", "deconvnet"]
-    sheet = explain(network, image, winner, methods=ways, checks=True, draws=4, seed=seed)
+    options: dict[str, Any] = {"checks": True, "draws": 4, "scale": "each", "seed": seed}
+    sheet = explain(network, image, winner, methods=ways, **options)
     section = report.section(
         "And which of these maps should be believed?",
         "Six maps of one answer. Each was made again after the network's top layer was made "
         "random: a map that stays the same cannot be about what the network knows of this digit "
         "(fail); one that changes passes. Then pixels were deleted and inserted in its order. "
-        "What a wholly random network would draw too is grey. " + sheet.title,
+        "What a wholly random network would draw too is grey. Each map has its own scale: LRP "
+        "spreads the same logit over all pixels. " + sheet.title,
     )
-    section.pictures(list(sheet), title="one answer, six maps")
+    section.pictures(sheet, title="one answer, six maps")
 
 
 def fooled(report: Report, network: Network, seed: int) -> None:
@@ -209,12 +211,11 @@ def remade(report: Report, network: Network, seed: int) -> None:
     section.pictures([_given(photo), *found])
     section = report.section(
         "What does a layer believe to see?",
-        "DeepDream: the digit is changed until a layer answers more strongly to what it answers to "
-        "already. On a network of digits this grows strokes; on one of photographs, what it knows: "
-        "the second row is a small one that learned 20 kinds of things, before a photograph.",
+        "DeepDream: a photograph is changed until a layer answers more strongly to what it answers "
+        "to already. What grows is what the layer knows: of this small network, which learned 20 "
+        "kinds of things, spots and edges in conv2 and colours with parts in conv4. A network that "
+        "learned a thousand kinds sees animals: the page of DeepDream shows one.",
     )
-    dreams = [dream(network, digit, layer, steps=20, seed=seed) for layer in ("fc1", "fc3", "fc7")]
-    section.pictures([_given(digit), *dreams])
     photo = _small(data("photos")[1][0])
     dreams = [dream(small, photo, layer, steps=15, seed=seed) for layer in ("conv2", "conv4")]
     section.pictures([_given(photo), *dreams])
@@ -263,8 +264,9 @@ def photographs(report: Report, network: Network, seed: int) -> None:
         chosen = [Unit(layer, count // 4), Unit(layer, 3 * count // 4)]
         rows = list(top_patches(small, windows, chosen, k=5, project="deconvnet", batch=64))
         for place, target in enumerate(chosen):
-            row = rows[10 * place : 10 * place + 10]
-            section.pictures(row, title=f"{target}: found, then what it took from them")
+            row = tuple(rows[10 * place : 10 * place + 10])
+            title = f"{target}: found, then what it took from them"
+            section.pictures(Sheet(row, title=title, columns=5))
 
 
 def _shared(section: Section, maps: Iterable[Any]) -> None:
