@@ -3,7 +3,7 @@
     python -m benchmarks [--quick | --all] [--publish] [NAME ...]
 
 --quick runs a part of them, in under five minutes; --all adds the networks and sizes that take
-long. --publish also writes docs/measured.md, which the page of benchmarks shows.
+long. --publish also puts what was run into docs/measured.md, which the page of benchmarks shows.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main(words: list[str]) -> int:
             console.print(drawn)
         report(name, rows)
     if asked.publish:
-        PUBLISHED.write_bytes(REPORT.with_suffix(".md").read_bytes())
+        publish(names)
     said = f"{len(names)} benchmarks; the numbers stand in {REPORT} and, as tables, beside it."
     console.print(said, soft_wrap=True)
     return 0
@@ -83,6 +83,17 @@ def report(name: str, rows: list[Row]) -> None:
     results = dict(sorted(results.items()))
     REPORT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     REPORT.with_suffix(".md").write_text(markdown(results), encoding="utf-8")
+
+
+def publish(names: list[str]) -> None:
+    """Put these benchmarks' tables into docs/measured.md; what others measured there stays."""
+    told = PUBLISHED.read_text(encoding="utf-8") if PUBLISHED.exists() else ""
+    parts = {part.partition("\n")[0]: part.strip() for part in f"\n{told}".split("\n### ")[1:]}
+    results = json.loads(REPORT.read_text(encoding="utf-8"))
+    for name in names:
+        parts[name] = markdown({name: results[name]}).removeprefix("### ").strip()
+    text = "\n\n".join(f"### {parts[name]}" for name in sorted(parts) if parts[name])
+    PUBLISHED.write_text(text + "\n", encoding="utf-8")
 
 
 def _arguments(words: list[str]) -> argparse.Namespace:
