@@ -14,6 +14,7 @@ from optogram.web.app import create
 from optogram.web.serving import _listening, _server
 from tests.atlas.synthetic import write_atlas
 from tests.web.conftest import mnist_folder, png
+from tests.web.looking import SEEN
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
@@ -24,15 +25,6 @@ READ = (
     "/compare?a=fc7:1&b=fc7:2", "/compare?with=1", "/search?q=fc7", "/notes", "/jobs", "/no",
 )  # fmt: skip
 HIDDEN = "[...document.querySelectorAll('[hidden]')].filter(x => x.getClientRects().length).length"
-SEEN = """() => {
-  const cells = [...document.querySelectorAll('.tile i')].filter((cell) => {
-    const box = cell.getBoundingClientRect();
-    return box.bottom > 0 && box.top < innerHeight;
-  });
-  const loaded = new Set(performance.getEntriesByType('resource').map((entry) => entry.name));
-  const sheet = (cell) => getComputedStyle(cell).backgroundImage.slice(5, -2);
-  return {cells: cells.length, missing: cells.filter((cell) => !loaded.has(sheet(cell))).length};
-}"""
 
 
 @contextmanager
@@ -100,18 +92,14 @@ def test_four_thousand_tiles_are_there_after_a_fast_scroll(page):
     page.goto("/with/1/layer/conv1")
     assert page.locator(".tile").count() == 4096
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    page.wait_for_function(
-        f"() => {{ const seen = ({SEEN})(); return seen.cells && !seen.missing; }}"
-    )
+    page.wait_for_function(SEEN)
     sheets = []
     page.on("request", lambda request: sheets.append(request.url))
     for _ in range(12):
         page.mouse.wheel(0, 4000)
         page.wait_for_timeout(30)
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    page.wait_for_function(
-        f"() => {{ const seen = ({SEEN})(); return seen.cells > 0 && seen.missing === 0; }}"
-    )
+    page.wait_for_function(SEEN)
     assert len(sheets) <= 16, "one request a sheet of 256 tiles, and none a tile"
 
 

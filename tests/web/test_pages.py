@@ -90,6 +90,19 @@ def test_a_tile_is_the_cell_of_its_unit_in_the_sheet_of_its_block(visitor):
     assert tiles[256]["cell"].endswith("-1 c0 r0")
 
 
+@pytest.mark.parametrize("query", ["", "?sort=maximum", "?sort=maximum&order=up&show=alive"])
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+def test_a_layer_is_sent_in_parts_that_are_all_of_it(visitor, query, coding):
+    html = visitor.get(f"/layer/conv1{query}", headers={"accept-encoding": coding}).text
+    said = visitor.get(f"/layer/conv1.json{query}").json()["tiles"]
+    assert re.findall(r'<i class="([^"]*)">', html) == [tile["cell"] for tile in said]
+    for name in {tile["cell"].partition(" ")[0] for tile in said}:
+        rule = f".{name}{{background-image:"
+        assert html.count(rule) == 1
+        assert html.index(rule) < html.index(f'<i class="{name} ')
+    assert html.endswith("</html>")
+
+
 def test_a_unit_page_says_all_that_the_atlas_knows_of_it(visitor, atlas):
     record, said = atlas.unit("conv1", 3), visitor.get("/unit/conv1:3.json").json()
     assert said["statistics"]["maximum"] == pytest.approx(record.stats.maximum)

@@ -1,5 +1,6 @@
 """`optogram serve`: it says where it is, answers there, and ends when it is told to."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -76,7 +77,7 @@ def test_anywhere_but_on_loopback_a_token_is_made_up(folder, monkeypatch):
 
     class Ended:
         def __init__(self, site):
-            self.site = site
+            self.site = site.app
 
         def run(self, sockets):
             assert self.site.token is not None
@@ -85,3 +86,18 @@ def test_anywhere_but_on_loopback_a_token_is_made_up(folder, monkeypatch):
     monkeypatch.setattr(serving, "_server", Ended)
     serve([str(folder)], host="0.0.0.0", port=0, live=False, say=said.append)
     assert len(said[0].partition("token=")[2]) >= 32
+
+
+def test_it_is_quiet_only_after_a_visitor_was_answered():
+    from optogram.web.serving import _Heard
+
+    said = []
+
+    async def app(scope, receive, send):
+        said.append(heard.quiet())
+
+    heard = _Heard(app)
+    assert heard.quiet() < 0, "nobody has come: nothing is to be loaded yet"
+    asyncio.run(heard({"type": "http"}, None, None))
+    assert said[0] >= 0
+    assert heard.quiet() >= 0

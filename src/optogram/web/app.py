@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +31,7 @@ from starlette.types import ASGIApp
 
 from optogram.pictures.errors import RequestError
 from optogram.web import asking, pages
-from optogram.web.drawing import STATIC, as_text, drawn, sheets_of
+from optogram.web.drawing import STATIC, as_text, drawn, in_chunks, sheets_of, streamed
 from optogram.web.explorer import Explorer
 from optogram.web.jobs import ENDED, Full, Job, Jobs
 from optogram.web.links import Links
@@ -46,13 +47,17 @@ PICKER = 60
 
 @dataclass
 class View:
-    """A page: its template, what it says (the JSON twin), and what only the drawing needs."""
+    """A page: its template, what it says (the JSON twin), and what only the drawing needs.
+
+    One that is long is `streamed`: its beginning is shown while the rest is still being drawn.
+    """
 
     template: str
     section: str
     facts: dict[str, Any]
     more: dict[str, Any] = field(default_factory=dict)
     status: int = 200
+    streamed: bool = False
 
 
 def create(
@@ -146,9 +151,13 @@ def layer(explorer: Explorer, request: Request) -> View:
     """All units of a layer."""
     atlas = explorer.atlas
     found = pages.find_layer(atlas, request.path_params["name"])
-    facts = pages.layer_page(atlas, found, request.query_params)
-    more = {"sorts": pages.SORTS, "shows": list(pages.SHOWS)}
-    return View("layer.html", "network", facts, more)
+    if _is_json(request):
+        facts = pages.layer_page(atlas, found, request.query_params)
+        return View("layer.html", "network", facts)
+    facts, parts = pages.layer_parts(atlas, found, request.query_params)
+    head, chunks = in_chunks(explorer.links, facts["layer"], parts)
+    more = {"sorts": pages.SORTS, "shows": list(pages.SHOWS), "chunks": chunks, **head}
+    return View("layer.html", "network", facts, more, streamed=True)
 
 
 def unit(explorer: Explorer, request: Request) -> View:
@@ -467,8 +476,22 @@ def _answered(explorer: Explorer, request: Request, view: View) -> Response:
         "here": _path(request) + query,
         "sheets": sheets_of(to, facts),
     }
-    html = drawn(view.template, to, pages.network_facts(explorer.atlas), {**facts, **around})
-    return HTMLResponse(html, view.status, headers)
+    said = (view.template, to, pages.network_facts(explorer.atlas), {**around, **facts})
+    if not view.streamed:
+        return HTMLResponse(drawn(*said), view.status, headers)
+    pieces: Iterator[bytes] = (piece.encode() for piece in streamed(*said))
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers |= {"content-encoding": "gzip", "vary": "accept-encoding"}
+        pieces = _zipped(pieces)
+    return StreamingResponse(pieces, view.status, headers, media_type="text/html")
+
+
+def _zipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Each piece as soon as it is there; the middleware would wait to pack it tighter."""
+    packer = zlib.compressobj(3, wbits=31)
+    for piece in pieces:
+        yield packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH)
+    yield packer.flush()
 
 
 def _said(request: Request, problem: Exception) -> Response:

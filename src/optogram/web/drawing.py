@@ -1,6 +1,7 @@
 """Pages become HTML: one set of templates, for the running explorer and for the static export."""
 
 import json
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,53 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
+PIECE = 24_000
+"""Of a page that comes in pieces, about so many letters are sent together."""
 
 
 def drawn(template: str, to: Any, network: dict[str, Any], facts: dict[str, Any]) -> str:
     """A page: what it says, where its links lead, and the network that it is about."""
+    return "".join(streamed(template, to, network, facts))
+
+
+def streamed(
+    template: str, to: Any, network: dict[str, Any], facts: dict[str, Any]
+) -> Iterator[str]:
+    """The same in pieces, as what it says becomes known."""
     around = {"to": to, "network": network, "version": __version__, "here": "/", "nonce": ""}
-    return environment().get_template(template).render({**around, "sheets": {}, **facts})
+    held: list[str] = []
+    size = 0
+    for text in environment().get_template(template).generate({**around, "sheets": {}, **facts}):
+        held.append(text)
+        size += len(text)
+        if size > PIECE:
+            yield "".join(held)
+            held, size = [], 0
+    yield "".join(held)
+
+
+def in_chunks(
+    to: Any, layer: Any, parts: Iterable[list[dict[str, Any]]]
+) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+    """A layer's tiles for its page: what its head needs of the first of them, and then all.
+
+    A part comes with the sheets that none before it needed.
+    """
+    coming = iter(parts)
+    first = next(coming, [])
+    known = sheets_of(to, {"layer": layer, "tiles": first})
+    row = sheets_of(to, {"layer": layer, "tiles": first[:16]})
+    head = {"sheets": dict(known), "first": list(row.values())}
+
+    def chunks() -> Iterator[dict[str, Any]]:
+        yield {"tiles": first, "sheets": {}}
+        for tiles in coming:
+            sheets = sheets_of(to, {"layer": layer, "tiles": tiles})
+            new = {name: address for name, address in sheets.items() if name not in known}
+            known.update(new)
+            yield {"tiles": tiles, "sheets": new}
+
+    return head, chunks()
 
 
 def sheets_of(to: Any, facts: Any) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from optogram.pictures.errors import RequestError
 from optogram.web import pages
-from optogram.web.drawing import STATIC, drawn, sheets_of
+from optogram.web.drawing import STATIC, drawn, in_chunks, sheets_of
 from optogram.web.links import FileLinks
 from optogram.web.unit import extras
 
@@ -70,9 +70,13 @@ class _Writer:
             self._write(f"media/data/0-{number}.webp", content)
 
     def _layer(self, layer: Any) -> None:
-        facts = pages.layer_page(self.atlas, layer, {}, most=max(1, layer.units))
-        self._page(f"layers/{layer.id}.html", "layer.html", "network", facts)
-        for block, recipe in {(t["block"], t["recipe"]) for t in facts["tiles"] if t["recipe"]}:
+        facts, parts = pages.layer_parts(self.atlas, layer, {}, most=max(1, layer.units))
+        held = list(parts)
+        path = f"layers/{layer.id}.html"
+        head, chunks = in_chunks(self._links(path), facts["layer"], held)
+        self._page(path, "layer.html", "network", {**facts, **head, "chunks": chunks})
+        shown = {(t["block"], t["recipe"]) for part in held for t in part if t["recipe"]}
+        for block, recipe in shown:
             sheet = self.atlas.sprites(layer.id, recipe, block)
             self._write(f"sheets/{recipe}/{layer.id}-{block}.webp", sheet)
 
@@ -88,10 +92,13 @@ class _Writer:
         self._page(f"units/{layer.id}/{number}.html", "unit.html", "network", {**facts, **more})
 
     def _page(self, path: str, template: str, section: str, facts: dict[str, Any]) -> None:
-        to = FileLinks(path.count("/"), partial(_tile, self.atlas))
+        to = self._links(path)
         around = {"section": section, "sheets": sheets_of(to, facts)}
-        html = drawn(template, to, self.network, {**facts, **around})
+        html = drawn(template, to, self.network, {**around, **facts})
         self._write(path, html.encode("utf-8", errors="replace"))
+
+    def _links(self, path: str) -> FileLinks:
+        return FileLinks(path.count("/"), partial(_tile, self.atlas))
 
     def _write(self, path: str, content: bytes) -> None:
         place = self.folder / path

@@ -6,7 +6,7 @@ Nothing here knows a web framework, so the explorer and the static export say th
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -72,6 +72,14 @@ def layer_page(
     atlas: Any, layer: Any, query: Mapping[str, str], most: int = PAGE
 ) -> dict[str, Any]:
     """All units of a layer as tiles, sorted and filtered; at most `most` on a page."""
+    facts, parts = layer_parts(atlas, layer, query, most)
+    return facts | {"tiles": [tile for part in parts for tile in part]}
+
+
+def layer_parts(
+    atlas: Any, layer: Any, query: Mapping[str, str], most: int = PAGE
+) -> tuple[dict[str, Any], Iterator[list[dict[str, Any]]]]:
+    """The same in parts: the tiles come by 256, so that the first are there before the last."""
     by = query.get("sort") or "unit"
     show = query.get("show") or "all"
     if by not in SORTS or show not in SHOWS:
@@ -85,22 +93,28 @@ def layer_page(
     falling = (order or ("up" if by in ("unit", "cluster") else "down")) == "down"
     count = atlas.count(layer.id, where=where or None)
     page = whole(query.get("page") or "0", "page")
-    rows = atlas.rows(
-        layer.id, by=by, descending=falling, where=where or None, start=page * most, n=most
-    )
     before, after = beside(atlas.layers, layer)
     chosen = {"sort": by, "order": order if order in ("up", "down") else "", "show": show}
     chosen |= {"cluster": cluster or "", "label": label}
-    return {
+    facts = {
         "layer": layer_facts(layer),
         "query": chosen,
         "count": count,
         "page": page,
         "pages": max(1, math.ceil(count / most)),
-        "tiles": tiles(atlas, layer, rows, by),
         "previous": before and layer_facts(before),
         "next": after and layer_facts(after),
     }
+
+    def parts() -> Iterator[list[dict[str, Any]]]:
+        for start, n in ((0, min(BLOCK, most)), (BLOCK, most - BLOCK)):
+            asked: dict[str, Any] = {"by": by, "descending": falling, "where": where or None}
+            asked |= {"start": page * most + start, "n": n}
+            rows = atlas.rows(layer.id, **asked) if n > 0 and start < count else []
+            for first in range(0, len(rows), BLOCK):
+                yield tiles(atlas, layer, rows[first : first + BLOCK], by)
+
+    return facts, parts()
 
 
 def unit_page(atlas: Any, record: Any) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """`optogram serve`: a folder becomes a web site on this machine."""
 
+import math
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,6 +13,7 @@ from optogram.pictures.errors import RequestError
 
 PORT = 8411
 EVERYWHERE = ("0.0.0.0", "::", "")
+QUIET = 1.0
 
 
 def serve(
@@ -46,16 +49,20 @@ def serve(
         token = secrets.token_urlsafe(24)
     site = app.create(*atlases, hosts=_names(host), token=token, live=live, source=source)
     with _listening(host, port) as listener:
-        server = _server(site)
+        heard = _Heard(site)
+        server = _server(heard)
         address = _address(host, listener.getsockname()[1], token)
         if live:
-            threading.Thread(target=_warm, args=(site,), daemon=True).start()
+            threading.Thread(target=_warm, args=(site, heard), daemon=True).start()
         say(address)
         server.run(sockets=[listener])
 
 
 def _ready() -> Any:
-    """The application's module, or a sentence where what it needs is not installed."""
+    """The application's module, or a sentence where what it needs is not installed.
+
+    What the first page needs is loaded now, so that its visitor does not wait for it.
+    """
     try:
         import python_multipart  # noqa: F401 - which reads forms
         import starlette  # noqa: F401
@@ -65,8 +72,14 @@ def _ready() -> Any:
             f"the explorer needs {problem.name}, which is not installed: "
             f"pip install 'optogram[serve]'"
         ) from problem
-    from optogram.web import app
+    import PIL.Image
+    import pyarrow.parquet  # noqa: F401 - which reads where pictures lie
 
+    from optogram.web import app, drawing
+
+    PIL.Image.init()
+    for page in ("network", "layer", "unit"):
+        drawing.environment().get_template(f"{page}.html")
     return app
 
 
@@ -125,8 +138,30 @@ def _names(host: str) -> list[str]:
     return sorted(names)
 
 
-def _warm(site: Any) -> None:
-    """Load the network while the visitor reads the first page."""
+class _Heard:
+    """Passes every request on, and knows for how long there has been none."""
+
+    def __init__(self, app: Any) -> None:
+        self.app, self.last = app, math.inf
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        self.last = time.monotonic()
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.last = time.monotonic()
+
+    def quiet(self) -> float:
+        """Seconds since the last request; below 0 before the first."""
+        return time.monotonic() - self.last
+
+
+def _warm(site: Any, heard: _Heard) -> None:
+    """Load the network once the first page is there, while the visitor looks at it."""
+    while heard.quiet() < QUIET:
+        time.sleep(0.1)
     with suppress(Exception):  # whoever asks for it is told what is wrong
         from optogram.web import asking
 
