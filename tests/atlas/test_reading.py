@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import optogram as og
 from optogram.atlas import Missing
@@ -68,6 +69,25 @@ def test_a_sheet_shows_every_unit_at_its_place(shared):
         row, column = divmod(unit % 256, 16)
         tile = sheet[row * 28 : row * 28 + 28, column * 28 : column * 28 + 28]
         assert np.array_equal(tile, decoded(pattern(unit, 28)))
+
+
+def test_a_unit_without_a_picture_stands_on_the_sheet_with_its_strongest_patch(made, tmp_path):
+    folder = shutil.copytree(made, tmp_path / "some")
+    painted = next(r for r in og.atlas.open(folder).recipes if r.name == "positive")
+    for path in folder.glob(f"data/1/{painted.id}/00000256.*"):  # 256 to 299 have none yet
+        path.unlink()
+    atlas = og.atlas.open(folder)
+    atlas.reindex()
+    assert not any(made.name == "positive" for made in atlas.unit("conv1", 256).pictures)
+    patches = next(r for r in atlas.recipes if r.kind == "patches")
+    sheet = decoded(atlas.sprites("conv1", painted.id, block=1))
+    for unit in (256, 299):
+        row, column = divmod(unit % 256, 16)
+        tile = sheet[row * 28 : row * 28 + 28, column * 28 : column * 28 + 28]
+        patch = decoded(atlas.tile(patches.id, "conv1", unit, "patch0"))
+        large = Image.fromarray(patch).resize((28, 28), Image.Resampling.NEAREST)
+        assert np.array_equal(tile, np.asarray(large))
+    assert atlas.sprite_etag("conv1", painted.id, 1) != atlas.sprite_etag("conv1", painted.id, 0)
 
 
 @pytest.mark.parametrize("by", ["maximum", "sparseness", "selectivity", "ratio", "score"])

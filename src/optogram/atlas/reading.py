@@ -305,10 +305,14 @@ class Atlas:
         return content
 
     def sprite_etag(self, layer: int | str, recipe: str | None = None, block: int = 0) -> str:
-        """The hash of what a sheet shows."""
+        """The hash of what a sheet shows. Raises Missing where that is nothing."""
         found, chosen = self._shown(layer, recipe)
         query = "SELECT line FROM shards WHERE layer = ? AND recipe = ? AND block = ? ORDER BY path"
-        lines = self._ask(query, (found.id, chosen.id, block))
+        lines = [
+            line
+            for shown in self._standing(found, chosen)
+            for line in self._ask(query, (found.id, shown.id, block))
+        ]
         if not lines:
             raise Missing(f"{found.name} has no pictures of block {block} by {chosen.name}")
         return hashlib.sha256("\n".join(line[0] for line in lines).encode()).hexdigest()
@@ -553,14 +557,27 @@ class Atlas:
         field = max(layer.field) if layer.field and recipe.kind == "patches" else whole
         return int(min(whole, field, LARGEST))
 
+    def _standing(self, layer: LayerInfo, chosen: RecipeInfo) -> list[RecipeInfo]:
+        """What stands for a unit on a sheet, the best first.
+
+        Its picture, else one of another recipe for the same sign, else its strongest patch.
+        """
+        sign = chosen.settings.get("sign", 1)
+        first = self.datasets[0].id if self.datasets else None
+        there = [r for r in self.recipes_of(layer.id) if r.id != chosen.id]
+        others = [r for r in there if r.kind == "pictures" and r.settings.get("sign", 1) == sign]
+        cut = [r for r in there if r.kind == "patches" and r.data == first]
+        return [chosen, *others, *cut]
+
     def _tiles(self, layer: LayerInfo, recipe: RecipeInfo, block: int) -> dict[int, bytes]:
-        kind = "picture0" if recipe.kind == "pictures" else "patch0"
-        return {
-            unit % BLOCK: self.tile(recipe.id, layer.id, unit, kind)
-            for held in self._held(recipe.id, layer.id, block * BLOCK)
-            for unit, name in held.tiles
-            if name == kind
-        }
+        found: dict[int, bytes] = {}
+        for shown in self._standing(layer, recipe):
+            kind = "picture0" if shown.kind == "pictures" else "patch0"
+            for held in self._held(shown.id, layer.id, block * BLOCK):
+                for unit, name in held.tiles:
+                    if name == kind and unit % BLOCK not in found:
+                        found[unit % BLOCK] = self.tile(shown.id, layer.id, unit, kind)
+        return found
 
     def _stats_recipe(self, data: str) -> RecipeInfo | None:
         return next((r for r in self._recipes if r.kind == "stats" and r.data == data), None)
@@ -598,8 +615,10 @@ class Atlas:
     ) -> tuple[Patch, ...]:
         if held is None or dataset is None:
             return ()
-        chosen = next((r for r in there if r.kind == "patches" and r.data == dataset.id), None)
-        rows = [] if chosen is None else self._rows(chosen.id, layer.id, unit)
+        cut = [r for r in there if r.kind == "patches" and r.data == dataset.id]
+        held_by = [(r, self._rows(r.id, layer.id, unit)) for r in cut]
+        # Some units may have been cut out again, with projections: theirs say more.
+        chosen, rows = max(held_by, key=lambda one: len(one[1]), default=(None, []))
         kinds = {row["kind"] for row in rows}
         captions = self._captions(dataset, held["images"])
         found = []

@@ -11,6 +11,7 @@ from optogram.version import __version__
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -80,6 +81,9 @@ def sheets_of(to: Any, facts: Any) -> dict[str, str]:
         look(facts.get("layer"), facts.get(tiles))
     for each in facts.get("unusual") or ():
         look(each["layer"], [each["tile"]])
+    for each in (*(facts.get("hits") or ()), *(facts.get("notes") or ())):
+        if each.get("tile"):
+            look({"id": each["layer"], "name": each["layer_name"]}, [each["tile"]])
     return found
 
 
@@ -95,7 +99,7 @@ def environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"brief": _brief, "percent": _percent, "day": _day}
+    made.filters |= {"brief": _brief, "percent": _percent, "day": _day, "dotted": _dotted}
     return made
 
 
@@ -112,6 +116,13 @@ def _brief(value: Any) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}%" if share >= 0.001 or share == 0 else "under 0.1%"
+
+
+def _dotted(name: str) -> "Markup":
+    """A name that may be broken after its dots."""
+    from markupsafe import Markup, escape
+
+    return Markup(".<wbr>").join(escape(part) for part in str(name).split("."))
 
 
 def _day(time: str) -> str:

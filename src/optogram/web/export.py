@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,9 @@ class _Writer:
         self._page(path, "layer.html", "network", {**facts, **head, "chunks": chunks})
         shown = {(t["block"], t["recipe"]) for part in held for t in part if t["recipe"]}
         for block, recipe in shown:
-            sheet = self.atlas.sprites(layer.id, recipe, block)
-            self._write(f"sheets/{recipe}/{layer.id}-{block}.webp", sheet)
+            with suppress(RequestError):  # of an unfinished build there may be nothing to show yet
+                sheet = self.atlas.sprites(layer.id, recipe, block)
+                self._write(f"sheets/{recipe}/{layer.id}-{block}.webp", sheet)
 
     def _unit(self, layer: Any, number: int) -> None:
         try:

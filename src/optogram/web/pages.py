@@ -195,6 +195,7 @@ def search_page(atlas: Any, text: str) -> dict[str, Any]:
     hits = [plain(dataclasses.asdict(hit)) for hit in atlas.search(text, n=60)] if text else []
     for hit in hits:
         hit["layer_name"] = atlas.layer(hit["layer"]).name
+        hit["tile"] = _only_tile(atlas, hit["layer"], hit["unit"])
     return {"words": text, "hits": hits}
 
 
@@ -204,6 +205,7 @@ def notes_page(atlas: Any) -> dict[str, Any]:
     for note in notes:
         layer = atlas.layer(note["layer"])
         note |= {"layer_name": layer.name, "address": address({"name": layer.name}, note["unit"])}
+        note["tile"] = _only_tile(atlas, layer.id, note["unit"])
     return {"notes": notes[::-1]}
 
 
@@ -275,6 +277,11 @@ def some_tiles(atlas: Any, layer: Any, units: Sequence[int]) -> list[dict[str, A
     """Tiles of units by their numbers, in that order."""
     found = (atlas.rows(layer.id, start=unit, n=1) for unit in units)
     return tiles(atlas, layer, [row for rows in found for row in rows])
+
+
+def _only_tile(atlas: Any, layer: int, unit: int | None) -> dict[str, Any] | None:
+    found = [] if unit is None else some_tiles(atlas, atlas.layer(layer), [unit])
+    return found[0] if found else None
 
 
 def sheet_class(layer: int, block: int) -> str:
@@ -361,6 +368,9 @@ def _tile(layer: Any, row: Any, recipe: Any, by: str) -> dict[str, Any]:
         words.append(f"strongest {brief(row.maximum)}")
     if row.prefers:
         words.append(f"prefers {row.prefers}")
+    patch = bool(recipe) and recipe.kind == "pictures" and row.score is None
+    if patch:
+        words.append("no picture yet: its strongest patch")
     cell = f"{sheet_class(layer.id, block)} c{place % SIDE:x} r{place // SIDE:x}" if recipe else ""
     return {
         "unit": row.unit,
@@ -371,6 +381,7 @@ def _tile(layer: Any, row: Any, recipe: Any, by: str) -> dict[str, Any]:
         "cell": cell,
         "block": block,
         "recipe": recipe.id if recipe else None,
+        "patch": patch,
         "dead": bool(row.state) and row.state != "alive",
         "doubt": row.verdict == "failed",
         "state": row.state,
