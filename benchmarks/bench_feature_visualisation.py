@@ -1,8 +1,10 @@
 """Feature visualisation against Lucent and against the bare passes of the truncated network.
 
 Same network (random weights), same pixels, 128x128, Adam, Fourier parameters, moving views; the
-cost of a step of one unit. Lucent lives in a folder of its own (benchmarks/peers/README.md);
-without it only the bare passes are compared. OPTOGRAM_BENCH names a family, "all" takes all layers.
+cost of a step of one unit, in optogram's default precision (bfloat16 where the processor has it)
+and with float32. Lucent and the bare passes are float32, as the network is. Lucent lives in a
+folder of its own (benchmarks/peers/README.md); without it only the bare passes are compared.
+OPTOGRAM_BENCH names a family or a layer, "all" takes all layers.
 """
 
 import importlib
@@ -19,8 +21,9 @@ import optogram as og
 from benchmarks.paired import Paired, paired
 from optogram.ascent.cropping import crop_for, margin_for, window
 from optogram.ascent.presets import PRESETS
+from optogram.core.prepared import Precision, resolved
 
-SIZE, STEPS = 128, 3
+SIZE, STEPS = 128, 5
 LAYERS = [("resnet18", "layer1.0", True), ("resnet18", "layer2.0", True)]
 MORE = [
     ("resnet18", "layer3.0", False),
@@ -43,25 +46,32 @@ def run() -> list[dict[str, object]]:
         network = og.Network(module, (3, SIZE, SIZE), mean=(0.485, 0.456, 0.406), std=(0.25,) * 3)
         many, one = (4 if family == "vgg16" else 16), 1
         theirs = _lucents(lucent, module, layer) if lucent else None
-        for units in (one, many):
-            what, ours = f"{family} {layer}, {units} unit(s)", _ours(network, layer, units, False)
-            if theirs:
-                rows.append(_row(what, "Lucent", paired(theirs, ours, 5), units))
-            bare = _bare(network, layer, units)
-            rows.append(_row(what, "bare passes", paired(bare, ours, 5), 1))
-        if crop and theirs:
-            what, ours = f"{family} {layer}, on their field", _ours(network, layer, many, True)
-            rows.append(_row(what, "Lucent", paired(theirs, ours, 5), many))
+        for precision in (resolved(network, (layer,), "auto"), "float32"):
+            cases = [(one, False), (many, False), *([(many, True)] if crop else [])]
+            for units, cropped in cases:
+                what = f"{family} {layer}, {units} unit(s){' on their field' if cropped else ''}"
+                ours = _ours(network, layer, units, cropped, precision)
+                if theirs:
+                    measured = paired(theirs, ours, 5)
+                    rows.append(_row(what, precision, "Lucent", measured, units))
+                if not cropped:
+                    measured = paired(_bare(network, layer, units), ours, 5)
+                    rows.append(_row(what, precision, "bare passes", measured, 1))
     return rows
 
 
-def _row(what: str, against: str, measured: Paired, units: int) -> dict[str, object]:
+def _row(
+    what: str, precision: str, against: str, measured: Paired, units: int
+) -> dict[str, object]:
     row = measured.row()
     keys = ("wall ratio", "wall min", "wall max", "cpu ratio", "cpu min", "cpu max")
-    return {"what": what, "against": against, **{key: row[key] * units for key in keys}}
+    named = {"what": what, "precision": precision, "against": against}
+    return {**named, **{key: row[key] * units for key in keys}}
 
 
-def _ours(network: og.Network, layer: str, units: int, crop: bool) -> Callable[[], None]:
+def _ours(
+    network: og.Network, layer: str, units: int, crop: bool, precision: Precision
+) -> Callable[[], None]:
     settings = PRESETS["optogram"].options(output=False)
     transforms = og.parse(settings["transforms"])
     found = crop_for(network, layer) if crop else None
@@ -83,6 +93,7 @@ def _ours(network: og.Network, layer: str, units: int, crop: bool) -> Callable[[
             transforms=transforms,
             shape=shape,
             owners=[str(n) for n in range(units)],
+            precision=precision,
         ):
             pass
 

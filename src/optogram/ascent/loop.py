@@ -18,9 +18,9 @@ from optogram.core.activations import Activations, PerImage
 from optogram.core.chance import Streams
 from optogram.core.expression import say
 from optogram.core.gradient import slope
-from optogram.core.layout import laid_out
 from optogram.core.network import Network
 from optogram.core.objective import Objective, image_sum
+from optogram.core.prepared import Precision, Prepared, prepared, resolved
 from optogram.core.rules import Rule, plain, redirected
 from optogram.pictures.errors import RequestError
 
@@ -70,6 +70,7 @@ def ascend(
     tile: int | str | None = None,
     shape: tuple[int, int, int] | None = None,
     owners: Sequence[str] = ("image",),
+    precision: Precision = "float32",
     seed: int = 0,
 ) -> Iterator[Step]:
     """Change images step by step so that the objective grows; the caller decides when to stop.
@@ -101,6 +102,8 @@ def ascend(
         tile: show images that are larger than this many pixels a side in pieces, with the same
             gradient (see `ascent.tiles`); "auto" does so beyond 1.2 million pixels.
         owners: a name for each image of the batch; it selects its random stream.
+        precision: what the network multiplies in on the way, "bfloat16" or its own ("float32"),
+            or "auto", see `core.prepared`. Images, terms and gradients stay in float32.
         seed: the other thing that selects it.
 
     Raises RequestError for unknown optimisers and schedules, and where the objective has no
@@ -122,6 +125,7 @@ def ascend(
     parameters = list(param.parameters())
     climber = _optimizer(optimizer, parameters, lr, momentum)
     tile = tile_for(network, objective.layers, shape or network.shape, tile)
+    ready = prepared(network, objective.layers, resolved(network, objective.layers, precision))
     pace = factor(0.0)
     importance: Tensor | None = None
     for index in range(steps + 1):
@@ -132,7 +136,14 @@ def ascend(
             shown = param.shown(canvas)
             views = [
                 _look(
-                    network, objective, drawn(transforms, s, index)(shown), canvas, rule, last, tile
+                    network,
+                    ready,
+                    objective,
+                    drawn(transforms, s, index)(shown),
+                    canvas,
+                    rule,
+                    last,
+                    tile,
                 )
                 for s in _each_look(streams, looks)
             ]
@@ -180,6 +191,7 @@ class _Look(NamedTuple):
 
 def _look(
     network: Network,
+    ready: Prepared,
     objective: Objective,
     view: Tensor,
     canvas: Tensor,
@@ -188,8 +200,8 @@ def _look(
     tile: int | None,
 ) -> _Look:
     if tile is not None:
-        return _look_at_tiles(network, objective, view, canvas, rule, last, tile)
-    parts = objective.parts(_hear(network, objective, view, canvas, rule))
+        return _look_at_tiles(network, ready, objective, view, canvas, rule, last, tile)
+    parts = objective.parts(_hear(network, ready, objective, view, canvas, rule))
     said = tuple(part.detach() for part in parts)
     if last:
         return _Look(said, None, None)
@@ -202,6 +214,7 @@ def _look(
 
 def _look_at_tiles(
     network: Network,
+    ready: Prepared,
     objective: Objective,
     view: Tensor,
     canvas: Tensor,
@@ -209,7 +222,7 @@ def _look_at_tiles(
     last: bool,
     tile: int,
 ) -> _Look:
-    tiling = Tiling(network, objective.layers, view.detach(), tile, rule)
+    tiling = Tiling(network, ready, objective.layers, view.detach(), tile, rule)
     parts = objective.parts(tiling.activations(canvas))
     said = tuple(part.detach() for part in parts)
     if last:
@@ -290,12 +303,17 @@ def _total(parts: list[PerImage]) -> PerImage:
 
 
 def _hear(
-    network: Network, objective: Objective, shown: Tensor, canvas: Tensor, rule: Rule
+    network: Network,
+    ready: Prepared,
+    objective: Objective,
+    shown: Tensor,
+    canvas: Tensor,
+    rule: Rule,
 ) -> Activations:
     if not objective.layers:
         return Activations(network, canvas, {})
-    heard = network.read(laid_out(shown), *objective.layers, rule=rule, watch=True)
-    return Activations(network, canvas, heard.layers)
+    heard = ready.read(shown, objective.layers, rule=rule, watch=True)
+    return Activations(network, canvas, heard)
 
 
 def _schedule(schedule: str | Sequence[float]) -> Schedule:

@@ -78,6 +78,7 @@ BASE: dict[str, Any] = {
     "looks": 1,
     "redirect": 0,
     "crop": False,
+    "precision": "float32",
     "facets": 1,
     "diversity": 10.0,
 }
@@ -120,6 +121,7 @@ _ALL = (
             "schedule": "constant",
             "redirect": 16,
             "crop": None,
+            "precision": "auto",
         },
     ),
     Preset(

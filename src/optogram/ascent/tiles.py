@@ -19,6 +19,7 @@ from torch import Tensor
 from optogram.core.activations import Activations
 from optogram.core.field import Axis
 from optogram.core.network import Network
+from optogram.core.prepared import Prepared
 from optogram.core.rules import Before, Rule, before, plain, remember
 from optogram.pictures.errors import RequestError
 
@@ -46,6 +47,7 @@ class Tiling:
     """
 
     network: Network
+    ready: Prepared
     layers: tuple[str, ...]
     view: Images
     tile: int
@@ -98,10 +100,10 @@ class Tiling:
 
     def _own(self, row: Span, column: Span, piece: Tensor) -> dict[str, list[Tensor]]:
         """Of each layer the piece's own cells, and what was given to the ReLU that made them."""
-        heard = self.network.read(piece, *self.layers, rule=self.rule, watch=True)
+        heard = self.ready.read(piece, self.layers, rule=self.rule, watch=True)
         found = {}
         for name in self.layers:
-            answers = [heard.layers[name]]
+            answers = [heard[name]]
             if self._rectified(name):
                 answers.append(before(answers[0]))
             (top, bottom), (left, right) = row.cells[name], column.cells[name]
@@ -180,7 +182,8 @@ def read_in_tiles(
     with torch.no_grad():
         if tile is None:
             return network.read(images, *layers).layers
-        tiling = Tiling(network, tuple(dict.fromkeys(layers)), images, tile, plain)
+        plainly = Prepared(network, channels_last=False)
+        tiling = Tiling(network, plainly, tuple(dict.fromkeys(layers)), images, tile, plain)
         heard = tiling.activations(images).layers
     return {name: answer.detach() for name, answer in heard.items()}
 

@@ -182,12 +182,14 @@ class Network:
 
     def normalized(self, images: Images) -> Tensor:
         """The images as the module wants them: on its device, in its dtype, normalised; a copy."""
-        images = images.to(self.device, self.dtype)
+        images = images.to(self.device, self.image_dtype)
         if self._mean is None and self._std is None:
-            return images.clone()  # the module may write into what it is given
-        return (images - (0 if self._mean is None else self._mean)) / (
+            # A copy: the module may write into what it is given.
+            return images.clone() if self.dtype == images.dtype else images.to(self.dtype)
+        made = (images - (0 if self._mean is None else self._mean)) / (
             1 if self._std is None else self._std
         )
+        return made.to(self.dtype)
 
     @property
     def mean(self) -> Tensor | None:
@@ -470,7 +472,8 @@ class Network:
             raise RequestError(
                 f"{what}={tuple(values)} should be {self.shape[0]} number(s), one a channel"
             )
-        return torch.tensor(tuple(values), device=self.device, dtype=self.dtype).view(1, -1, 1, 1)
+        wide = self.image_dtype
+        return torch.tensor(tuple(values), device=self.device, dtype=wide).view(1, -1, 1, 1)
 
     def _describe(self, name: str, module: nn.Module, answer: Tensor) -> Layer:
         shape = tuple(answer.shape[1:])
