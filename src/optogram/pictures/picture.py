@@ -45,6 +45,8 @@ class Picture:
         measures: what else was measured on it, (name, number).
         start: the image that it was changed from, where that was one; then it is shown beside the
             picture, and between them the change, amplified.
+        noise_survival: the share of the score that is left under a little noise.
+        cause: why the verdict is no better, as far as the numbers tell, in a few words.
         recipe: how it was made.
     """
 
@@ -62,6 +64,8 @@ class Picture:
     raw: Float[Tensor, "raw_channel raw_height raw_width"] | None = None
     measures: tuple[tuple[str, float], ...] = ()
     start: Float[Tensor, "channel height width"] | None = None
+    noise_survival: float | None = None
+    cause: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -76,6 +80,7 @@ class Picture:
             history=own(self.history).reshape(-1),
             best_in_data=number(self.best_in_data),
             jitter_survival=number(self.jitter_survival),
+            noise_survival=number(self.noise_survival),
             gradient_norm=number(self.gradient_norm),
             rival_score=number(self.rival_score),
             answers=tuple((str(label), float(chance)) for label, chance in self.answers),
@@ -118,7 +123,8 @@ class Picture:
         score, rival, answers = self._score_line(), self._rival_line(), self._answers_line()
         measured = (f"{name} {brief(value)}" for name, value in self.measures)
         change = self._change_line()
-        lines = (self.unit, score, rival, answers, change, self.verdict, *measured)
+        verdict = f"{self.verdict}: {self.cause}" if self.verdict and self.cause else self.verdict
+        lines = (self.unit, score, rival, answers, change, verdict, *measured)
         return tuple(line for line in lines if line)
 
     def _change_line(self) -> str:
@@ -154,8 +160,10 @@ class Picture:
             "unit": self.unit,
             "score": self.score,
             "verdict": self.verdict,
+            "cause": self.cause,
             "best_in_data": self.best_in_data,
             "jitter_survival": self.jitter_survival,
+            "noise_survival": self.noise_survival,
             "gradient_norm": self.gradient_norm,
             "rival": self.rival,
             "rival_score": self.rival_score,

@@ -231,7 +231,9 @@ def _add_picture(report: Report, picture: Picture) -> None:
         ("strongest in the data", picture.best_in_data),
         ("score over that", picture.times_data),
         ("verdict", picture.verdict),
+        ("likely cause", picture.cause),
         ("left after a small shift", picture.jitter_survival),
+        ("left under a little noise", picture.noise_survival),
         ("length of the last gradient", picture.gradient_norm),
         (f"next unit of the layer, {picture.rival}", picture.rival_score),
     ]

@@ -13,11 +13,12 @@ from optogram.ascent.param import Sphere
 from optogram.ascent.presets import Name, Preset, usual
 from optogram.ascent.presets import preset as named
 from optogram.ascent.transform import shifted
-from optogram.ascent.verdict import Evidence, judge
+from optogram.ascent.verdict import Evidence, judge, likely_cause
 from optogram.core import objective as ask
 from optogram.core import progress
 from optogram.core.activations import PerImage, at_place
 from optogram.core.answers import answers as network_answers
+from optogram.core.chance import Streams
 from optogram.core.expression import parse, spoken_as
 from optogram.core.network import Network
 from optogram.core.objective import Objective
@@ -27,6 +28,7 @@ from optogram.core.unit import OUTPUT, Place, Target, Targetlike, Unit, units
 from optogram.pictures import Picture, Sheet
 from optogram.pictures.errors import RequestError
 
+NOISE = 0.05  # the deviation of the noise that a score should survive, of images in [0, 1]
 SMALL = 4096  # numbers in an image; up to here a batch is filled up to a multiple of 4
 
 Score = Literal["activation", "probability", "log_probability"]
@@ -265,7 +267,7 @@ class _Climb:
             values.append(step.parts[0])
             gradients += [] if step.gradients is None else [step.gradients]
         inner = self._inner(step.images, crop)
-        told = _Told(asked, inner, crop, starts, values, gradients)
+        told = _Told(asked, inner, crop, first, starts, values, gradients)
         return self._told(told, group)
 
     def _inner(self, images: Tensor, crop: Crop | None) -> Tensor:
@@ -282,7 +284,7 @@ class _Climb:
         slopes = torch.stack(told.gradients or [torch.zeros_like(scores)])
         shown = images if told.crop is None else told.crop.seen(images)
         reached = self._reached(images, group, scores)
-        survivals = self._survival(images, group, scores)
+        survivals, noisy = self._survival(images, group, scores), self._noise(images, group, scores)
         rivals = self._rivals(images, group, told.targets[0].place)
         answers = [()] * len(images) if told.crop else network_answers(self.network, images)
         displayed = self.param.display(shown).float().cpu()
@@ -292,15 +294,28 @@ class _Climb:
             score, best = float(scores[i]), self._best(target)
             slope, on = float(slopes[:, i].max()), self._switchable(group[i])
             history = [value[i] for value in values[1:]]
+            evidence = Evidence(
+                score,
+                told.starts[i],
+                best,
+                slope,
+                on,
+                reached[i],
+                moved=not torch.equal(images[i], told.first[i]),
+                late=_late([told.starts[i], *map(float, history)]),
+                extreme=_extreme(shown[i]),
+            )
             made.append(
                 Picture(
                     image=displayed[i],
                     unit=str(target),
                     score=score,
                     history=torch.stack(history) if history else torch.zeros(0),
-                    verdict=judge(Evidence(score, told.starts[i], best, slope, on, reached[i])),
+                    verdict=judge(evidence),
+                    cause=likely_cause(evidence),
                     best_in_data=best,
                     jitter_survival=survivals[i],
+                    noise_survival=noisy[i],
                     gradient_norm=float(slopes[-1, i]),
                     rival=rivals[i][0],
                     rival_score=rivals[i][1],
@@ -350,11 +365,19 @@ class _Climb:
         """The share of a positive score that is left, on average, one pixel to each side."""
         moves = torch.tensor([[1, 0], [-1, 0], [0, 1], [0, -1]])
         question = self.question(group)
-        left = sum(self._ask(shifted(images, m.expand(len(group), 2)), question) for m in moves) / 4
-        kept = (left / scores).tolist()
-        return [
-            share if score > 0 else None for share, score in zip(kept, scores.tolist(), strict=True)
-        ]
+        left = [self._ask(shifted(images, m.expand(len(group), 2)), question) for m in moves]
+        return _shares(torch.stack(left).mean(0), scores)
+
+    def _noise(self, images: Tensor, group: list[Target], scores: PerImage) -> list[float | None]:
+        """The share of a positive score that is left, on average, under normal noise, twice.
+
+        The noise is the same for every unit, so that no picture depends on its company.
+        """
+        question, channels = self.question(group), images[0].numel()
+        drawn = Streams(0, ("noise", "more noise")).normal("survival", channels)
+        noise = NOISE * drawn.view(2, 1, *images.shape[1:]).to(images)
+        left = [self._ask(images + one, question) for one in noise]
+        return _shares(torch.stack(left).mean(0), scores)
 
     def _rivals(
         self, images: Tensor, group: list[Target], said: Place
@@ -389,9 +412,36 @@ class _Told:
     targets: list[Target]
     images: Tensor
     crop: Crop | None
+    first: Tensor
     starts: list[float]
     values: list[Tensor]
     gradients: list[Tensor]
+
+
+def _shares(left: PerImage, scores: PerImage) -> list[float | None]:
+    kept = (left / scores).tolist()
+    return [
+        share if score > 0 else None for share, score in zip(kept, scores.tolist(), strict=True)
+    ]
+
+
+def _late(history: list[float]) -> float:
+    """The share of what was gained that the last tenth of the steps brought.
+
+    Ends are means over a tenth each, since moving views make every step's score another.
+    """
+    tenth = max(1, len(history) // 10)
+    ends = [
+        sum(part) / len(part)
+        for part in (history[:1], history[-2 * tenth : -tenth] or history[:1], history[-tenth:])
+    ]
+    gained = ends[2] - ends[0]
+    return (ends[2] - ends[1]) / gained if gained > 0 else 0.0
+
+
+def _extreme(image: Tensor) -> float:
+    """The share of numbers that are black or white."""
+    return float(((image <= 0.01) | (image >= 0.99)).float().mean())
 
 
 def _question(activation: str, score: str) -> Question:
