@@ -5,7 +5,7 @@ import math
 import pytest
 
 from optogram.ascent import judge
-from optogram.ascent.verdict import Evidence
+from optogram.ascent.verdict import Evidence, likely_cause
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,24 @@ from optogram.ascent.verdict import Evidence
 )
 def test_a_verdict_follows_from_the_evidence(score, start, best, gradient, switchable, verdict):
     assert judge(Evidence(score, start, best, gradient, switchable)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("evidence", "cause"),
+    [
+        (Evidence(5.0, 1.0, 4.0, 1.0, True, late=0.5, extreme=1.0), None),
+        (Evidence(-3.0, -9.0, -1.0, 1.0, True), "off whatever was tried"),
+        (Evidence(math.nan, 0.0, 4.0, 1.0, True), "not finite"),
+        (Evidence(1.0, 1.0, 4.0, 0.0, True, moved=False), "no gradient"),
+        (Evidence(1.0, 1.0, 4.0, 1.0, True, moved=False), "nothing moved"),
+        (Evidence(0.5, 1.0, 4.0, 1.0, True), "fell"),
+        (Evidence(-3.0, -9.0, None, 1.0, True), "off"),
+        (Evidence(3.0, 1.0, 100.0, 1.0, True, late=0.2, extreme=0.9), "wrong input range"),
+        (Evidence(3.0, 1.0, 100.0, 1.0, True, late=0.2, extreme=0.1), "too few steps"),
+        (Evidence(3.0, 1.0, 4.0, 1.0, True, late=0.2, extreme=0.9), "too few steps"),
+        (Evidence(3.0, 1.0, 4.0, 1.0, True, late=0.0, extreme=0.9), "saturated"),
+        (Evidence(-5.0, -9.0, -4.0, 1.0, False, late=0.0, extreme=0.9), "saturated"),
+    ],
+)
+def test_a_cause_follows_from_the_evidence(evidence, cause):
+    assert likely_cause(evidence) == cause

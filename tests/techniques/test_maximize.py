@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from optogram.ascent import ascend, param, transform
-from optogram.core import Direction, Network, Unit, backpropagate
+from optogram.core import Direction, Network, Streams, Unit, backpropagate
 from optogram.core import objective as ask
 from optogram.core.progress import listening
 from optogram.pictures import Picture, Sheet
@@ -265,7 +265,7 @@ class TestVerdicts:
         wanted = [*seen.units("fc1"), *seen.units("relu2"), *seen.units("fc3")][:200]
         sheet = maximize(seen, wanted, regularizer=None)
         assert len(sheet) == 200
-        assert {p.verdict for p in sheet} == {"excited"}
+        assert {(p.verdict, p.cause) for p in sheet} == {("excited", None)}
         for picture, unit in zip(sheet, wanted, strict=True):
             assert picture.best_in_data == seen.best_in_data(unit)
             assert picture.best_in_data is not None
@@ -288,7 +288,7 @@ class TestVerdicts:
             assert maximize(network, f"{layer}:2").verdict == "failed"
             network.records = {"fc.maximum": network.read(data, "fc").layers["fc"].amax(0)}
             found = maximize(network, f"{layer}:2")
-            assert found.verdict == "dead"
+            assert (found.verdict, found.cause) == ("dead", "off whatever was tried")
             assert found.score < -900
             assert maximize(network, f"{layer}:1", regularizer=None).verdict == "excited"
 
@@ -313,6 +313,7 @@ class TestVerdicts:
                 # Black may by chance excite a unit more than any image: that is no failure.
                 reached = picture.best_in_data is not None and picture.score >= picture.best_in_data
                 assert picture.verdict == ("excited" if reached else "failed")
+                assert picture.cause == (None if reached else "nothing moved")
             assert [p.verdict for p in sheet].count("failed") > 60
 
     def test_what_is_dead_behind_its_relu_has_failed(self):
@@ -320,7 +321,7 @@ class TestVerdicts:
         module.fc.bias.data[2] = -3
         network = Network(module, (1, 7, 7))
         after = maximize(network, "relu:2", activation="post", regularizer=None)
-        assert after.verdict == "failed"
+        assert (after.verdict, after.cause) == ("failed", "no gradient")
         assert after.gradient_norm == 0
         assert after.score == 0
         assert maximize(network, "relu:2", regularizer=None).score > -3  # it only had no gradient
@@ -330,18 +331,21 @@ class TestVerdicts:
         network = Network(seen.module, (1, 7, 7))
         heard = network.read(255 * images(500, (1, 7, 7)), "fc1", "fc2", "fc3")
         network.records = {f"{n}.maximum": heard.layers[n].amax(0) for n in heard.layers}
-        flagged = 0
+        flagged, causes = 0, []
         for layer in ("fc1", "fc2", "fc3"):
             for picture in maximize(network, network.units(layer), regularizer=None):
                 assert (picture.verdict == "excited") == (picture.score >= picture.best_in_data)
                 flagged += picture.verdict == "below data"
+                causes.append(picture.cause)
         assert flagged > 190  # of 210; the rest is off for bright images
+        assert causes.count("wrong input range") > 150
 
     def test_too_few_steps_are_below_the_data(self, seen):
         sheet = maximize(seen, seen.units("fc3"), steps=1, lr=0.001, regularizer=None)
         for picture in sheet:
             assert (picture.verdict == "excited") == (picture.score >= picture.best_in_data)
         assert [p.verdict for p in sheet].count("below data") > 40
+        assert {p.cause for p in sheet if p.verdict == "below data"} == {"too few steps"}
 
     def test_a_score_that_the_records_are_not_about_is_not_compared(self, seen):
         assert maximize(seen, "fc4:1", score="probability", steps=3).best_in_data is None
@@ -366,6 +370,25 @@ class TestEvidence:
             for move in ((1, 0), (-1, 0), (0, 1), (0, -1))
         ]
         assert picture.jitter_survival == pytest.approx(sum(left) / 4 / picture.score, rel=1e-4)
+
+    def test_the_opacity_is_where_the_picture_was_worked_on(self):
+        picture = maximize(tiny(), "conv:0", steps=5)
+        wanted = torch.zeros(4, 4)
+        for row, column in BRIGHT:
+            wanted[row, column] = 1
+        assert torch.equal(picture.opacity, wanted)
+        assert torch.equal(picture.faded[0], torch.where(wanted > 0, picture.image[0], 1.0))
+        assert maximize(tiny(), "conv:0", steps=0).opacity is None
+
+    def test_survival_of_noise_is_the_share_left_under_noise_the_same_for_all(self):
+        network = variants()["modules"]
+        alone = maximize(network, "output:2", steps=20)
+        drawn = Streams(0, ("noise", "more noise")).normal("survival", alone.image.numel())
+        noise = 0.05 * drawn.view(2, *alone.image.shape).float()
+        left = network(alone.image + noise)[:, 2].mean() / alone.score
+        assert alone.noise_survival == pytest.approx(float(left), rel=1e-4)
+        among = maximize(network, ["output:1", "output:2"], steps=20)[1]
+        assert among.noise_survival == pytest.approx(alone.noise_survival, rel=1e-3)
 
     def test_the_rival_is_the_strongest_other_unit(self):
         network = variants()["modules"]

@@ -80,6 +80,6 @@ def likely_cause(evidence: Evidence) -> str | None:
         return "off" if evidence.score > evidence.start else "fell"
     reached = evidence.score if evidence.reached is None else evidence.reached
     best = evidence.best_in_data
-    if best is not None and reached < FAR * best and evidence.extreme > ENDS:
+    if best is not None and best > 0 and reached < FAR * best and evidence.extreme > ENDS:
         return "wrong input range"
     return "too few steps" if evidence.late > RISING else "saturated"

@@ -46,6 +46,7 @@ class Picture:
         start: the image that it was changed from, where that was one; then it is shown beside the
             picture, and between them the change, amplified.
         noise_survival: the share of the score that is left under a little noise.
+        opacity: how much each pixel was worked on, (height, width) in [0, 1]; `faded` shows it.
         cause: why the verdict is no better, as far as the numbers tell, in a few words.
         recipe: how it was made.
     """
@@ -65,6 +66,7 @@ class Picture:
     measures: tuple[tuple[str, float], ...] = ()
     start: Float[Tensor, "channel height width"] | None = None
     noise_survival: float | None = None
+    opacity: Float[Tensor, "height width"] | None = None
     cause: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
 
@@ -87,6 +89,7 @@ class Picture:
             raw=None if self.raw is None else own(self.raw),
             measures=tuple((str(name), float(value)) for name, value in self.measures),
             start=None if self.start is None else own_image(self.start),
+            opacity=None if self.opacity is None else own(self.opacity),
         )
 
     def __repr__(self) -> str:
@@ -98,6 +101,11 @@ class Picture:
         """The score over the strongest in the data; None where either is unknown or not above 0."""
         best = self.best_in_data
         return self.score / best if best is not None and best > 0 and self.score > 0 else None
+
+    @property
+    def faded(self) -> Float[Tensor, "channel height width"]:
+        """The picture on white paper, as opaque as it was worked on (Fel et al., 2023, fig. 1)."""
+        return self.image if self.opacity is None else 1 - self.opacity * (1 - self.image)
 
     @property
     def change(self) -> Float[Tensor, "channel height width"] | None:
@@ -209,6 +217,8 @@ class Picture:
             tensors["raw"] = self.raw
         if self.start is not None:
             tensors["start"] = self.start
+        if self.opacity is not None:
+            tensors["opacity"] = self.opacity
         return safetensors_bytes(tensors, self.recipe, {"facts": plain(self.facts())})
 
     def _repr_png_(self) -> bytes:

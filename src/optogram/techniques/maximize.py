@@ -267,7 +267,8 @@ class _Climb:
             values.append(step.parts[0])
             gradients += [] if step.gradients is None else [step.gradients]
         inner = self._inner(step.images, crop)
-        told = _Told(asked, inner, crop, first, starts, values, gradients)
+        opacity = None if step.importance is None else _opacity(self._inner(step.importance, crop))
+        told = _Told(asked, inner, crop, first, starts, values, gradients, opacity)
         return self._told(told, group)
 
     def _inner(self, images: Tensor, crop: Crop | None) -> Tensor:
@@ -288,6 +289,9 @@ class _Climb:
         rivals = self._rivals(images, group, told.targets[0].place)
         answers = [()] * len(images) if told.crop else network_answers(self.network, images)
         displayed = self.param.display(shown).float().cpu()
+        opacity = told.opacity
+        if opacity is not None and told.crop is not None:
+            opacity = told.crop.seen(opacity)
         made = []
         for i in range(len(told.targets) * self.facets):
             target = told.targets[i // self.facets]
@@ -316,6 +320,7 @@ class _Climb:
                     best_in_data=best,
                     jitter_survival=survivals[i],
                     noise_survival=noisy[i],
+                    opacity=None if opacity is None else opacity[i].float().cpu(),
                     gradient_norm=float(slopes[-1, i]),
                     rival=rivals[i][0],
                     rival_score=rivals[i][1],
@@ -416,6 +421,18 @@ class _Told:
     starts: list[float]
     values: list[Tensor]
     gradients: list[Tensor]
+    opacity: Tensor | None
+
+
+def _opacity(importance: Tensor) -> Tensor:
+    """Accumulated gradients over what four fifths of the pixels stay below, at most 1.
+
+    (batch, height, width); the largest stands for that where most pixels have no gradient at all.
+    """
+    flat = importance.flatten(1)
+    usual, most = flat.kthvalue(max(1, flat.shape[1] * 4 // 5), dim=1).values, flat.amax(1)
+    scale = torch.where(usual > 0, usual, most).clamp(min=1e-30)
+    return (importance / scale[:, None, None]).clamp(0, 1)
 
 
 def _shares(left: PerImage, scores: PerImage) -> list[float | None]:
