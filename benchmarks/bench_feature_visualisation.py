@@ -23,7 +23,7 @@ from optogram.ascent.cropping import crop_for, margin_for, window
 from optogram.ascent.presets import PRESETS
 from optogram.core.prepared import Precision, resolved
 
-SIZE, STEPS = 128, 5
+SIZE, STEPS, PAIRS = 128, 4, 3
 LAYERS = [("resnet18", "layer1.0", True), ("resnet18", "layer2.0", True)]
 MORE = [
     ("resnet18", "layer3.0", False),
@@ -52,10 +52,10 @@ def run() -> list[dict[str, object]]:
                 what = f"{family} {layer}, {units} unit(s){' on their field' if cropped else ''}"
                 ours = _ours(network, layer, units, cropped, precision)
                 if theirs:
-                    measured = paired(theirs, ours, 5)
+                    measured = paired(theirs, ours, PAIRS)
                     rows.append(_row(what, precision, "Lucent", measured, units))
                 if not cropped:
-                    measured = paired(_bare(network, layer, units), ours, 5)
+                    measured = paired(_bare(network, layer, units), ours, PAIRS)
                     rows.append(_row(what, precision, "bare passes", measured, 1))
     return rows
 
