@@ -38,9 +38,13 @@ def run() -> list[dict[str, object]]:
             options = {} if name == "resnet18" else {"init_weights": False, "aux_logits": False}
             module = getattr(torchvision.models, name)(weights=None, **options).eval()
             rows += [row(name, module, photos, nn.Conv2d, kind) for kind in kinds]
-    if wanted in ("", "mnist-mlp"):
-        digits = from_arrays(torch.randint(0, 256, (DIGITS, 1, 28, 28), dtype=torch.uint8))
-        rows += [row("mnist-mlp", mnist_mlp().eval(), digits, nn.Linear, n) for n in STATISTICS]
+    if kinds := [kind for kind in STATISTICS if wanted in ("", "mnist-mlp", f"mnist-mlp {kind}")]:
+        digits = from_arrays(
+            torch.randint(0, 256, (DIGITS, 1, 28, 28), dtype=torch.uint8),
+            torch.randint(0, 10, (DIGITS,)),
+            classes=[str(digit) for digit in range(10)],
+        )
+        rows += [row("mnist-mlp", mnist_mlp().eval(), digits, nn.Linear, n) for n in kinds]
     if wanted in ("", "memory"):
         rows += [remembered(count) for count in (1_000, 10_000)]
     return rows

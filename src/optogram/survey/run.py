@@ -25,7 +25,7 @@ from optogram.survey.sources import from_arrays, from_folder, from_npz, from_tor
 from optogram.survey.store import Store, completed
 from optogram.version import __version__
 
-SHARD, MOST_SHARDS = 256, 64
+SHARD, BATCHES, MOST_SHARDS = 256, 16, 64
 POLL = 0.2
 """Seconds between two looks at a shard that somebody else is at."""
 
@@ -264,8 +264,8 @@ def batch_for(shape: tuple[int, int, int]) -> int:
 
 
 def shard_for(images: int, batch: int, asked: int | None = None) -> int:
-    """Images a shard: at least 256 and 4 batches, at most 64 shards, in whole batches."""
+    """Images a shard: at least 256 and 16 batches, at most 64 shards, in whole batches."""
     if asked is not None and asked < 1:
         raise RequestError(f"shard={asked}: at least 1 image")
-    size = max(SHARD, 4 * batch, -(-images // MOST_SHARDS)) if asked is None else asked
+    size = max(SHARD, BATCHES * batch, -(-images // MOST_SHARDS)) if asked is None else asked
     return -(-size // batch) * batch

@@ -20,7 +20,7 @@ from optogram.pictures.errors import RequestError
 from optogram.survey.ahead import ahead
 from optogram.survey.datasets import ImageSet
 from optogram.survey.part import LayerPart, Part
-from optogram.survey.reduce import heard, moments_of
+from optogram.survey.reduce import Tallies, heard, moments_of
 from optogram.survey.statistics import Answers, Moments
 from optogram.survey.topk import (
     Entries,
@@ -35,8 +35,8 @@ from optogram.survey.topk import (
 Statistics = Literal["none", "moments", "all"]
 Places = Literal["strongest", "all"]
 
-BUFFER = 1024
-"""So many images' answers are kept before they are added up."""
+BUFFER = 1 << 25
+"""So many answers are kept before they are added up."""
 
 TALLIES = 128
 """So many images' sums of chunks are kept before they enter the moments."""
@@ -120,7 +120,7 @@ def scan(
     for name, ear in ears.items():
         ear.top = ear.top if earlier is None else earlier.layers[name].top
     before = set(images.skipped)
-    seen = 0
+    seen = waiting = 0
     newest = max(int(ear.top.images.max()) for ear in ears.values())
     room = Room()
     batches = images.batches(at_once(network, plan.batch), start=start, stop=stop)
@@ -141,11 +141,12 @@ def scan(
             ear.labels.append(labels)
             ear.numbers.append(numbers)
         seen += len(numbers)
-        waiting = sum(map(len, next(iter(ears.values())).numbers))
+        waiting += len(numbers)
         if waiting // TALLIES > (waiting - len(numbers)) // TALLIES:
             for ear in ears.values():
                 ear.add_moments()
-        if waiting >= BUFFER:
+        if waiting * sum(ear.layer.units for ear in ears.values()) >= BUFFER:
+            waiting = 0
             _add_up(ears, plan)
         progress.tell("survey", start + seen, len(images))
     _add_up(ears, plan)
@@ -169,8 +170,7 @@ class _Ear:
     waiting: list[Float[Tensor, "batch unit"]]
     numbers: list[Int64[Tensor, " batch"]]
     labels: list[Int64[Tensor, " batch"]]
-    tallies: list[tuple[int, Float[Tensor, "chunk 4 unit"]]]
-    about: Float[Tensor, " unit"] | None = None
+    tallies: list[Tallies]
 
     @classmethod
     def on(cls, layer: Layer, plan: Plan, classes: int) -> "_Ear":
@@ -180,11 +180,10 @@ class _Ear:
 
     def add_moments(self) -> None:
         """Add the tallies that wait to the moments."""
-        if self.tallies and self.moments is not None and self.about is not None:
-            count = sum(values for values, _ in self.tallies)
-            some = torch.cat([tally for _, tally in self.tallies])
-            highest = torch.cat(self.waiting)
-            self.moments = self.moments.merge(moments_of(count, highest, self.about, some))
+        if self.tallies and self.moments is not None:
+            # The answers of the batches that these tallies are of are the last of those that wait.
+            highest = [some.amax(0) for some in self.waiting[-len(self.tallies) :]]
+            self.moments = self.moments.merge(moments_of(torch.stack(highest), self.tallies))
         self.tallies = []
 
 
@@ -206,18 +205,18 @@ def _listen(
     new: dict[str, Entries] = {}
     tops: dict[str, TopK] = {}
     strongest: dict[str, Tensor] = {}
-    tallies: dict[str, tuple[int, Tensor, Tensor]] = {}
+    tallies: dict[str, Tallies] = {}
 
     def hear(name: str, answer: Tensor) -> None:
         ear = ears[name]
-        said = heard(answer, ear.layer.axis, with_moments=ear.moments is not None, about=ear.about)
+        said = heard(answer, ear.layer.axis, with_moments=ear.moments is not None)
         strongest[name] = said.strongest
         if plan.places == "all":
             tops[name] = challenge_everywhere(ear.top, said.strongest, numbers, said.look)
         else:
             new[name] = entries(ear.top, said.strongest, numbers, said.find, later=later)
-        if said.tallies is not None and said.about is not None:
-            tallies[name] = said.values, said.about, said.tallies
+        if said.tallies is not None:
+            tallies[name] = said.tallies
 
     visit(network, laid_out(shown), plan.layers, hear)
     _check(strongest, images, numbers)
@@ -225,9 +224,8 @@ def _listen(
         _enter(ears, new)
     for name, top in tops.items():
         ears[name].top = top
-    for name, (count, about, tally) in tallies.items():
-        ears[name].about = about
-        ears[name].tallies.append((count, tally))
+    for name, tally in tallies.items():
+        ears[name].tallies.append(tally)
     if plan.statistics != "none":
         for name, values in strongest.items():
             ears[name].waiting.append(values)
@@ -261,7 +259,7 @@ def _check(
     strongest: dict[str, Tensor], images: ImageSet, numbers: Int64[Tensor, " batch"]
 ) -> None:
     """Refuse an image that makes a layer answer NaN or infinity. Raises RequestError."""
-    if math.isfinite(torch.cat([values.flatten() for values in strongest.values()]).sum().item()):
+    if math.isfinite(torch.stack([values.sum() for values in strongest.values()]).sum().item()):
         return
     for name, values in strongest.items():
         if not bool(torch.isfinite(values).all()):

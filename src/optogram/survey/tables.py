@@ -99,7 +99,7 @@ def _columns(name: str, layer: LayerPart) -> dict[str, Any]:
         columns["scatter"] = pa.array(a.scatter.numpy())
         columns["rectified"] = pa.array(a.rectified[0].numpy())
         columns["rectified_squares"] = pa.array(a.rectified[1].numpy())
-        columns["bins"] = _lists(a.bins.int())
+        columns["bins"] = _lists(a.bins)
     return columns
 
 
@@ -131,7 +131,7 @@ def _layer(name: str, rows: "pa.Table", kept: dict[str, Tensor]) -> LayerPart:
             images=int(numbers("answers")[0]),
             rectified=torch.stack([numbers("rectified"), numbers("rectified_squares")]),
             scatter=numbers("scatter"),
-            bins=numbers("bins").long(),
+            bins=numbers("bins"),
             half_count=(first, second),
             **array,
         )

@@ -108,10 +108,21 @@ def entries(
 
     `later` says that the images are known to come after all that the lists hold.
     """
-    entering = strongest > lists.values[:, -1] if later else _entering(lists, strongest, images)
-    units, rows = entering.T.nonzero(as_tuple=True)
-    if not len(units):
-        return Entries(units, strongest.new_empty(0), rows, rows)
+    # Of many answers few enter: NumPy compares, and finds them, several times faster than torch.
+    if later:
+        entering = strongest.numpy() > lists.values[:, -1].numpy()
+    else:
+        entering = _entering(lists, strongest, images).numpy()
+    where = entering.ravel().nonzero()[0]
+    if len(where) > 2 * lists.values.numel():  # no more than k of a batch can stay
+        least = strongest.topk(min(lists.k, len(strongest)), 0).values[-1]
+        where = (entering & (strongest >= least).numpy()).ravel().nonzero()[0]
+    found = torch.from_numpy(where)
+    if not len(found):
+        return Entries(found, strongest.new_empty(0), found, found)
+    rows, units = found // strongest.shape[1], found % strongest.shape[1]
+    units, order = units.sort(stable=True)
+    rows = rows[order]
     values = strongest[rows, units] + 0.0
     return Entries(units, values, images[rows], find(rows, units))
 
