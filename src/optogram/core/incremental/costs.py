@@ -122,23 +122,25 @@ class Work:
     def tiles(self, sides: tuple[Side, Side], room: float) -> dict[int, Places]:
         """Which of the tiles each map is computed in, -1 for none: (class, class).
 
-        Their weights take at most `room` bytes; those that save most a byte come first.
+        Their weights take at most `room` bytes; what saves most a byte comes first, and is given
+        up for what saves more where that fits too.
         """
         _, same, each, best, saved = self._each(sides)
         offers = []
         for row, place in enumerate(self.tiled):
-            one = int(same[row].argmax())
-            if max(same[row, one], each[row]) <= 0:
-                continue
-            whole = same[row, one] >= each[row]
-            tile, gain = (one, saved[row, one]) if whole else (best[row], saved[row].max(0))
-            choice = np.where(gain > 0, tile, -1)
-            held = float(self.held[row, np.unique(choice[choice >= 0]), 0, 0].sum())
-            offers.append((gain.sum() / max(held, 1), held, place, choice))
-        chosen = {}
-        for _, held, place, choice in sorted(offers, key=lambda offer: -offer[0]):
-            if held <= room:
-                chosen[place], room = choice, room - held
+            for tile in np.flatnonzero(same[row] > 0):
+                choice = np.where(saved[row, tile] > 0, tile, -1)
+                offers.append((float(same[row, tile]), self.held[row, tile, 0, 0], place, choice))
+            if each[row] > 0:
+                choice = np.where(saved[row].max(0) > 0, best[row], -1)
+                held = self.held[row, np.unique(choice[choice >= 0]), 0, 0].sum()
+                offers.append((float(each[row]), held, place, choice))
+        chosen: dict[int, Places] = {}
+        taken: dict[int, tuple[float, float]] = {}
+        for gain, held, place, choice in sorted(offers, key=lambda one: -one[0] / max(one[1], 1)):
+            before, used = taken.get(place, (0.0, 0.0))
+            if gain > before and held - used <= room:
+                chosen[place], taken[place], room = choice, (gain, held), room - held + used
         return chosen
 
     def _each(self, sides: tuple[Side, Side]) -> tuple[Places, Places, Places, Places, Places]:

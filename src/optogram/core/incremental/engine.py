@@ -5,7 +5,7 @@ the clean map pixel by pixel, and behind it the parts of the occluders at hand. 
 numbers then fetches any window, its surroundings and what pads it in a single copy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +24,7 @@ from optogram.core.incremental.operations import (
     Window,
     again,
 )
-from optogram.core.incremental.plan import Boxes, Group, Places, Steps, covers
+from optogram.core.incremental.plan import Boxes, Group, Places, Steps, covers, split
 from optogram.core.incremental.winograd import Scratch
 from optogram.core.network import Network
 
@@ -79,6 +79,55 @@ class Change:
         return self.count
 
 
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """Steps that parts go through together: their numbers in order, and what they leave.
+
+    `last` tells by which step each map is read last, `left` which maps are kept whole behind it.
+    """
+
+    numbers: tuple[int, ...]
+    last: dict[int, int]
+    left: frozenset[int]
+
+    @classmethod
+    def of(cls, steps: Steps, numbers: Collection[int]) -> "Stage":
+        """Some of the steps, with what the others and the answers need of theirs."""
+        last: dict[int, int] = {}
+        others = set(steps.frontier)
+        for number, step in sorted(steps.all.items()):
+            for source in step.inputs:
+                if number in numbers:
+                    last[source] = number
+                else:
+                    others.add(source)
+        made = {0, *numbers}
+        return cls(tuple(sorted(numbers)), last, frozenset(others & made & set(steps.shapes)))
+
+    def bytes(self, steps: Steps, one: Group) -> int:
+        """Numbers that one occluder of a group takes at most: parts, surroundings, whole maps."""
+        sizes = {n: _count(b.size) * steps.shapes[n][0] for n, b in one.boxes.items()}
+        live, most = 0, 0
+        for number in self.numbers:
+            step = steps.all[number]
+            if number in steps.parts:
+                around = 0
+                if isinstance(step, Window) and number not in one.tiles:
+                    (source,) = step.inputs
+                    _, size = step.field(np.zeros((1, 2), np.int32), one.boxes[number].size)
+                    around = _count(size) * steps.shapes[source][0]
+                live += sizes[number]
+                most = max(most, live + around)
+            live -= sum(
+                sizes[i]
+                for i, last in self.last.items()
+                if last == number and i not in one.cut and i in self.numbers
+            )
+        cut = sum(sizes[i] for i in one.cut if i in self.last)
+        whole = sum(_count(steps.shapes[i]) for i in self.left)
+        return most + cut + whole
+
+
 @dataclass(eq=False)
 class Engine:
     """A network's steps for one image, its clean maps at hand.
@@ -96,10 +145,6 @@ class Engine:
     sums: dict[int, Tensor] = field(default_factory=dict)
     full: dict[int, Tensor] = field(default_factory=dict)
     scratch: Scratch = field(default_factory=Scratch)
-    last: dict[int, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.last = _last(self.steps)
 
     def run(
         self, groups: list[Group], first: int = 0
@@ -108,30 +153,51 @@ class Engine:
 
         The occluder of the number `first` comes first.
         """
-        held = _held(self.steps, groups)
-        chunks = [(one, chunk) for one in groups for chunk in self._chunks(one, held)]
+        groups, late = split(self.steps, groups)
+        stages = self._stages(groups, late)
+        held = _held(self.steps, groups if late is None else [*groups, late])
+        room = self._room(groups if late is None else [*groups, late], held)
+        chunks = [(one, chunk) for one in groups for chunk in self._chunks(one, stages[0], room)]
         chunks.sort(key=lambda chunk: first not in chunk[0].which[chunk[1]])
         one, places = chunks[0]
         chunks[0] = one, places[np.argsort(one.which[places] != first, kind="stable")]
-        self._prepare(chunks)
+        together = 0 if late is None else len(self._chunks(late, stages[1], room)[0])
+        self._prepare(chunks if late is None else [*chunks, (late, np.arange(together))])
         waiting: list[tuple[Tensor, dict[int, Tensor | Change]]] = []
         for number, (one, places) in enumerate(chunks):
-            waiting.append((torch.from_numpy(one.which[places]), self._parts(one, places)))
+            waiting.append((torch.from_numpy(one.which[places]), self._early(one, places, stages)))
             count = sum(len(which) for which, _ in waiting)
-            if count >= self._most_waiting or number == len(chunks) - 1:
+            if count >= max(self._most_waiting, 2 * together) or number == len(chunks) - 1:
                 which = torch.cat([w for w, _ in waiting])
-                heads = {n: self._put(n, [v[n] for _, v in waiting]) for n in self.steps.frontier}
+                heads = {n: self._put(n, [v[n] for _, v in waiting]) for n in waiting[0][1]}
                 waiting = []
+                if late is not None:
+                    heads |= self._late(late, heads, together, stages[1])
                 yield from self._after(which, heads)
 
-    def _chunks(self, one: Group, held: int) -> list[np.ndarray]:
-        """The group's places in parts that fit the caches, and the memory beside what is `held`."""
-        widest, total = 1, 1
-        for number, boxes in one.boxes.items():
-            numbers = boxes.size[0] * boxes.size[1] * self.steps.shapes[number][0] * self._bytes
-            widest, total = max(widest, numbers), total + numbers
-        fixed = sum(int(np.prod(shape)) for shape in self.steps.shapes.values()) * self._bytes
-        most = min(_CACHE // widest, max(self.memory - held - fixed, 0) // (2 * total))
+    def _stages(self, groups: list[Group], late: Group | None) -> list[Stage]:
+        steps = self.steps
+        if late is None:
+            return [Stage.of(steps, steps.all)]
+        after = {n for n in steps.parts if all(covers(steps, n, g.boxes[n]) for g in groups)}
+        after |= {n for n, step in steps.all.items() if after.intersection(step.inputs)}
+        return [Stage.of(steps, set(steps.all) - after), Stage.of(steps, after)]
+
+    def _room(self, groups: list[Group], held: int) -> float:
+        """Bytes for parts, beside clean maps and the weights of tiles, which are `held`."""
+        kept = {0} | {number for one in groups for number in one.cut}
+        clean = sum(_count(self.steps.shapes[number]) for number in kept) * self._bytes
+        self.scratch.limit = max(self.memory - held - clean, 0) / 4
+        return max(self.memory - held - clean, 0) * 3 / 4
+
+    def _chunks(self, one: Group, stage: Stage, room: float) -> list[np.ndarray]:
+        """The group's places in parts that fit the caches, and the memory."""
+        widest = max(
+            _count(boxes.size) * self.steps.shapes[number][0]
+            for number, boxes in one.boxes.items()
+            if number in stage.numbers or number in stage.last
+        )
+        most = min(_CACHE // widest, room / 2 // max(stage.bytes(self.steps, one), 1)) / self._bytes
         count = len(one.which)
         return np.array_split(np.arange(count), -(-count // int(max(1, min(most, _MOST)))))
 
@@ -144,7 +210,7 @@ class Engine:
                 room[number] = max(room.get(number, 0), len(places) * height * width)
         shown = torch.stack([self.image, self.occluders.content.to(self.image)])
         pixels = self.network.normalized(shown).permute(0, 2, 3, 1).contiguous()
-        clean = {0: pixels[:1]}
+        clean, last = {0: pixels[:1]}, Stage.of(self.steps, self.steps.all).last
         self.blocks[0] = Block.of(pixels[:1], room.get(0, 0), pixels[1:])
         for number, step in self.steps.parts.items():
             clean[number] = _whole(step, [clean[i] for i in step.inputs], owned=False)
@@ -155,30 +221,48 @@ class Engine:
                     self.sums[number] = _integral(clean[number][0])
                 if mean in self.steps.dense:
                     self.full[mean] = self.steps.dense[mean].on(clean[number])
-            for i in [i for i in clean if self.last.get(i, -1) <= number]:
+            for i in [i for i in clean if last.get(i, -1) <= number]:
                 del clean[i]
 
-    def _parts(self, one: Group, places: np.ndarray) -> dict[int, Tensor | Change]:
-        """What the frontier answers for some of a group, computed on parts."""
+    def _early(
+        self, one: Group, places: np.ndarray, stages: list[Stage]
+    ) -> dict[int, Tensor | Change]:
+        """What some occluders of a group leave behind the first stage."""
         starts = {number: boxes.starts[places] for number, boxes in one.boxes.items()}
         hand = _Hand(self, one, starts, places)
         hand.keep(0, self._occluded(one, torch.from_numpy(one.which[places]), hand))
+        return self._through(stages[0], hand)
+
+    def _late(
+        self, late: Group, heads: dict[int, Tensor], together: int, stage: Stage
+    ) -> dict[int, Tensor]:
+        """What comes of whole maps (place, row, column, channel), so many places together."""
+        made: list[dict[int, Tensor | Change]] = []
+        count = len(next(iter(heads.values())))
+        for places in np.array_split(np.arange(count), -(-count // together)):
+            at = slice(int(places[0]), int(places[-1]) + 1)
+            starts = {number: boxes.starts[: len(places)] for number, boxes in late.boxes.items()}
+            hand = _Hand(self, late, starts, places - places[0])
+            for number in stage.last:
+                if number not in stage.numbers:
+                    hand.keep(number, heads[number][at])
+            made.append(self._through(stage, hand))
+        return {n: self._put(n, [one[n] for one in made]) for n in made[0]}
+
+    def _through(self, stage: Stage, hand: "_Hand") -> dict[int, Tensor | Change]:
         heads: dict[int, Tensor | Change] = {}
-        for number in sorted([*self.steps.parts, *self.steps.means, *self.steps.dense]):
+        for number in stage.numbers:
             if number in self.steps.means:
                 heads[number] = self._mean(number, hand)
             elif number in self.steps.dense:
                 heads[number] = self._dense(number, hand)
             else:
                 hand.keep(number, hand.step(number))
-            for i in [i for i in hand.values if self.last.get(i, -1) <= number]:
-                if i in self.steps.frontier:
-                    heads[i] = hand.map(i)
+            for i in [i for i in hand.values if stage.last.get(i, -1) <= number]:
+                if i in stage.left:
+                    heads[i] = hand.whole(i)
                 del hand.values[i]
-        for i in self.steps.frontier:
-            if i not in heads:
-                heads[i] = hand.map(i)
-        return heads
+        return heads | {i: hand.whole(i) for i in hand.values if i in stage.left}
 
     def _occluded(self, one: Group, which: Tensor, hand: "_Hand") -> Parts:
         block, boxes = self.blocks[0], self.occluders.boxes[which].numpy()
@@ -215,7 +299,7 @@ class Engine:
         if covers(self.steps, source, boxes):
             return self.steps.dense[number].on(part)
         if len(self.occluders) < _FEW:
-            return self.steps.dense[number].on(hand.map(source).permute(0, 2, 3, 1))
+            return self.steps.dense[number].on(hand.whole(source))
         block, (low, high) = self.blocks[source], hand.reach(source)
         row, column = (_along(hand.starts[source], axis, boxes.size[axis]) for axis in (0, 1))
         own = [(x >= low[:, [i]]) & (x < high[:, [i]]) for i, x in enumerate((row, column))]
@@ -249,7 +333,10 @@ class Engine:
     ) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
         for places in torch.arange(len(which)).split(self._together):
             at = slice(int(places[0]), int(places[-1]) + 1)
-            values = {n: head[at] for n, head in heads.items()}
+            values = {n: head[at] for n, head in heads.items() if n in self.steps.frontier}
+            for number in values:
+                if number in self.steps.shapes:
+                    values[number] = values[number].permute(0, 3, 1, 2).contiguous()
             for number in self.steps.after:
                 call = self.steps.graph.calls[number]
                 assert call is not None
@@ -326,12 +413,12 @@ class _Hand:
         low, high = self.group.reach[number]
         return low[self.places], high[self.places]
 
-    def map(self, number: int) -> Tensor:
-        """The whole map (occluder, channel, row, column), the clean one around the part; a copy."""
+    def whole(self, number: int) -> Parts:
+        """The whole map (occluder, row, column, channel), the clean one around the part; a copy."""
         _, height, width = self.engine.steps.shapes[number]
         starts = np.zeros((self.count, 2), dtype=np.int32)
-        whole = self._at(number, starts, (height, width), ZERO)
-        return whole.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+        found = self._at(number, starts, (height, width), ZERO)
+        return found.clone() if found is self.values[number] else found
 
     def _window(self, number: int, step: Window, boxes: Boxes) -> Parts:
         (source,) = step.inputs
@@ -410,20 +497,15 @@ def _along(starts: Places, axis: int, size: int) -> Places:
     return rows
 
 
-def _last(steps: Steps) -> dict[int, int]:
-    """By whom each map is read last."""
-    last: dict[int, int] = {}
-    for number, step in [*steps.parts.items(), *steps.means.items(), *steps.dense.items()]:
-        for source in step.inputs:
-            last[source] = max(last.get(source, -1), number)
-    return last
-
-
 def _held(steps: Steps, groups: list[Group]) -> int:
     """Bytes of the weights of all tiles that will be used."""
     used = {(number, tile) for one in groups for number, tile in one.tiles.items()}
     tiles = ((steps.parts[number].tiles, tile) for number, tile in used)  # type: ignore[union-attr]
     return sum(kept.bytes(tile) for kept, tile in tiles if kept is not None)
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape))
 
 
 def _integral(clean: Float[Tensor, "row column channel"]) -> Tensor:

@@ -6,7 +6,9 @@ them needs: what is computed beyond one's own reach comes out as it was, so the 
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Int
@@ -68,10 +70,14 @@ class Steps:
         read = tuple(step.inputs for step in self.dense.values())
         return *made, *self.shapes.items(), read, self.frontier
 
+    @cached_property
+    def all(self) -> dict[int, Local | Dense]:
+        """What is computed on parts, by number, in order."""
+        return dict(sorted({**self.parts, **self.means, **self.dense}.items()))
+
     def readers(self, number: int) -> list[int]:
         """Who among the local operations reads a map."""
-        local_steps = {**self.parts, **self.means, **self.dense}
-        return [n for n, step in local_steps.items() if number in step.inputs]
+        return [n for n, step in self.all.items() if number in step.inputs]
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,6 +240,31 @@ def group(steps: Steps, corners: Places, which: Places, tiles: dict[int, int]) -
     return Group(which, found, _cut(steps, found, chosen), chosen, reach)
 
 
+def split(steps: Steps, made: list[Group]) -> tuple[list[Group], Group | None]:
+    """The groups as far as they differ, and one of all occluders for what all compute whole.
+
+    Late maps, which every occluder reaches whole, are made of many occluders together.
+    """
+    late = {n for n in steps.parts if all(covers(steps, n, one.boxes[n]) for one in made)}
+    if not late or len(made) < 2:
+        return made, None
+    early = [
+        replace(
+            one,
+            cut=_cut(steps, one.boxes, one.tiles, late),
+            tiles={number: tile for number, tile in one.tiles.items() if number not in late},
+        )
+        for one in made
+    ]
+    largest = max(made, key=lambda one: len(one.which))
+    tiles = {number: tile for number, tile in largest.tiles.items() if number in late}
+    which = np.arange(sum(len(one.which) for one in made))
+    start = np.zeros((len(which), 2), np.int32)
+    whole = {number: Boxes(start, shape[1:]) for number, shape in steps.shapes.items()}
+    cut = frozenset(source for number in tiles for source in steps.parts[number].inputs)
+    return early, Group(which, whole, cut, tiles, {})
+
+
 def covers(steps: Steps, number: int, boxes: Boxes) -> bool:
     """Whether the parts are the whole map."""
     return boxes.size == steps.shapes[number][1:]
@@ -303,14 +334,23 @@ def _spans(steps: Steps, axis: int, low: Places, high: Places) -> Places:
     return np.stack(found, 1)
 
 
-def _cut(steps: Steps, boxes: dict[int, Boxes], tiles: dict[int, Pair]) -> frozenset[int]:
+def _cut(
+    steps: Steps,
+    boxes: dict[int, Boxes],
+    tiles: dict[int, Pair],
+    late: Collection[int] = (),
+) -> frozenset[int]:
     cut = {n for n in steps.frontier if n in boxes and not covers(steps, n, boxes[n])}
-    cut |= {source for number in tiles for source in steps.parts[number].inputs}
+    cut |= {
+        source for number in tiles if number not in late for source in steps.parts[number].inputs
+    }
     cut |= {
         i for step in steps.dense.values() for i in step.inputs if not covers(steps, i, boxes[i])
     }
     for number, step in steps.parts.items():
-        if number in tiles:
+        if number in late:
+            cut |= {i for i in step.inputs if not covers(steps, i, boxes[i])}
+        if number in tiles or number in late:
             continue
         target = boxes[number]
         for source in step.inputs:

@@ -25,15 +25,19 @@ Weight = Float[Tensor, "out in 3 3"]
 
 # What a product of matrices, a number moved and a convolution cost, in seconds, on the machine
 # where the tiles were tuned; only their proportions decide.
-PRODUCT, MOVE, LOAD, PREPARE, CALL = 1.06e-11, 1.1e-9, 1.0e-10, 5e-9, 100e-6
+PRODUCT, MOVE, LOAD, PREPARE, CALL = 1.06e-11, 1.1e-9, 1.0e-10, 1.2e-9, 100e-6
 TILES = np.array([(rows, columns) for rows in range(2, 9) for columns in range(2, 9)])
-SCRATCH = 5e6  # bytes of transformed pixels at a time: what the caches hold
+SCRATCH = 10e6  # bytes of transformed pixels at a time: what the caches hold
 
 
 class Scratch:
-    """Memory that is used again and again: fresh pages cost more than what is written to them."""
+    """Memory that is used again and again: fresh pages cost more than what is written to them.
 
-    def __init__(self) -> None:
+    At most `limit` bytes are asked of it, where that is enough for one occluder.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self.limit = limit
         self._kept: dict[int, Tensor] = {}
 
     def __call__(self, which: int, like: Tensor, *shape: int) -> Tensor:
@@ -41,7 +45,7 @@ class Scratch:
         count = math.prod(shape)
         kept = self._kept.get(which)
         if kept is None or len(kept) < count or kept.dtype != like.dtype:
-            kept = self._kept[which] = like.new_empty(count)
+            kept = self._kept[which] = spacious(like, count)
         return kept[:count].view(shape)
 
 
@@ -80,7 +84,9 @@ class Tiles:
         points = int(_POINTS_OF[list(tile)].prod())
         across = ((index.shape[1] - 2) // tile[0], (index.shape[2] - 2) // tile[1])
         answer = rows.new_empty(len(index), *size, out)
-        most = int(_most(points, max(out, channels))) // (across[0] * across[1])
+        most = _most(points, max(out, channels))
+        each = 4 * (channels + out) * (points + sum(_POINTS_OF[list(tile)]) + tile[0] * tile[1])
+        most = int(min(most, scratch.limit // each)) // (across[0] * across[1])
         for part in np.array_split(np.arange(len(index)), -(-len(index) // max(1, most))):
             some = slice(int(part[0]), int(part[-1]) + 1)
             self._some(rows, _cut(index[some], tile, across), tile, answer[some], scratch)
@@ -90,43 +96,64 @@ class Tiles:
         self, rows: Rows, index: Places, tile: Pair, answer: Tensor, scratch: Scratch
     ) -> None:
         tiles, size = (len(index), *index.shape[1:3]), (answer.shape[1], answer.shape[2])
-        numbers = torch.from_numpy(index.transpose(3, 4, 0, 1, 2).reshape(-1)).to(rows.device)
-        pixels = scratch(0, rows, len(numbers), rows.shape[1])
-        torch.index_select(rows, 0, numbers, out=pixels)
-        made = self._products(pixels, int(np.prod(tiles)), tile, scratch)
+        numbers = torch.from_numpy(index.transpose(3, 4, 0, 1, 2).reshape(tile[0] + 2, -1))
+        made = self._products(rows, numbers, tile, scratch)
         order = _order(tiles, tile, size).to(rows.device)
         torch.index_select(made, 0, order, out=answer.view(-1, answer.shape[-1]))
 
     def _products(
-        self, pixels: Rows, tiles: int, tile: Pair, scratch: Scratch
+        self, rows: Rows, numbers: Tensor, tile: Pair, scratch: Scratch
     ) -> Float[Tensor, "answer out"]:
-        """From (row in tile, column in tile, tile) to the same, by way of two scratches."""
-        (after, _, before), (behind, _, beside) = (_matrices(side, pixels) for side in tile)
+        """From the numbers of (row in tile, column in tile, tile) to the answers, in that order.
+
+        Columns first and last, rows between: what is worked on at a time then fits the caches.
+        """
+        (after, _, before), (behind, _, beside) = (_matrices(side, rows) for side in tile)
         out, channels = self.weight.shape[:2]
         (tall, high), (wide, left) = before.shape, beside.shape
+        tiles = numbers.shape[1] // left
         many, some = tiles * channels, tiles * out
-        by_row = scratch(1, pixels, tall, left * many)
-        torch.mm(before, pixels.view(high, -1), out=by_row)
-        seen = scratch(0, pixels, tall, wide, many)
-        torch.bmm(beside.expand(tall, -1, -1), by_row.view(tall, left, many), out=seen)
-        products = scratch(1, pixels, tall * wide, tiles, out)
-        given = seen.view(tall * wide, tiles, channels)
-        torch.bmm(given, self._weights(tile).transpose(1, 2), out=products)
-        flat = scratch(0, pixels, tile[0], wide * some)
-        torch.mm(after, products.view(tall, -1), out=flat)
-        made = scratch(1, pixels, tile[0], tile[1], some)
-        torch.bmm(behind.expand(tile[0], -1, -1), flat.view(tile[0], wide, some), out=made)
+        pixels = scratch(0, rows, left * tiles, channels)
+        by_column = scratch(1, rows, high, wide, many)
+        for row in range(high):
+            torch.index_select(rows, 0, numbers[row], out=pixels)
+            torch.mm(beside, pixels.view(left, many), out=by_column[row])
+        weights = self._weights(tile).view(tall, wide, out, channels).transpose(2, 3)
+        seen, products = scratch(2, rows, tall, many), scratch(3, rows, tall, some)
+        flat = scratch(4, rows, wide, tile[0], some)
+        for column in range(wide):
+            torch.mm(before, by_column[:, column], out=seen)
+            given, taken = seen.view(tall, tiles, channels), products.view(tall, tiles, out)
+            torch.bmm(given, weights[:, column], out=taken)
+            torch.mm(after, products, out=flat[column])
+        made = scratch(1, rows, tile[0], tile[1], some)
+        for row in range(tile[0]):
+            torch.mm(behind, flat[:, row], out=made[row])
         return made.view(-1, out)
 
     def _weights(self, tile: Pair) -> Float[Tensor, "point out in"]:
         if tile not in self.kept:
             out, channels = self.weight.shape[:2]
-            both = np.kron(*(transforms(side)[1] for side in tile))
-            made = self.weight.new_empty(len(both), out * channels)
-            whole = self.weight.reshape(-1, 9).t()
-            torch.mm(torch.from_numpy(both).to(self.weight), whole, out=made)
+            down, across = (_matrices(side, self.weight)[1] for side in tile)
+            whole = self.weight.reshape(-1, 9).t().contiguous().view(3, -1)
+            rows = torch.mm(down, whole).view(len(down), 3, -1)
+            made = spacious(self.weight, len(down), len(across), out * channels)
+            torch.bmm(across.expand(len(down), -1, -1), rows, out=made)
             self.kept[tile] = made.view(-1, out, channels)
         return self.kept[tile]
+
+
+def spacious(like: Tensor, *shape: int) -> Tensor:
+    """An uninitialised tensor. On a CPU in large pages (NumPy asks for them), aligned to 64 bytes.
+
+    Of ordinary pages each costs a fault when it is written first, and that more than the writing.
+    """
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    size = math.prod(shape) * like.element_size()
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return torch.from_numpy(raw[start : start + size]).view(like.dtype).view(shape)
 
 
 @cache
@@ -224,4 +251,4 @@ def _most(points: Any, channels: int) -> Any:
 _POINTS = (0, -1, 1, Fraction(1, 2), -2, Fraction(-1, 2), 2)
 _REAL = 6
 _POINTS_OF = np.array([side + (2 if side <= _REAL else 3) for side in range(9)])
-_LEAST = 128
+_LEAST = 256
