@@ -30,6 +30,7 @@ from optogram.core.network import Network
 
 Rows = Float[Tensor, "row channel"]
 HEAD = 2
+_CACHE, _LATE = 16e6, 32e6  # bytes of the widest map that is worked on at a time
 
 
 @dataclass(eq=False)
@@ -161,8 +162,8 @@ class Engine:
         chunks.sort(key=lambda chunk: first not in chunk[0].which[chunk[1]])
         one, places = chunks[0]
         chunks[0] = one, places[np.argsort(one.which[places] != first, kind="stable")]
-        together = 0 if late is None else len(self._chunks(late, stages[1], room)[0])
-        self._prepare(chunks if late is None else [*chunks, (late, np.arange(together))])
+        together = 0 if late is None else len(self._chunks(late, stages[1], room, _LATE)[0])
+        self._prepare(chunks if late is None else [*chunks, (late, np.arange(2 * together))])
         waiting: list[tuple[Tensor, dict[int, Tensor | Change]]] = []
         for number, (one, places) in enumerate(chunks):
             waiting.append((torch.from_numpy(one.which[places]), self._early(one, places, stages)))
@@ -190,14 +191,16 @@ class Engine:
         self.scratch.limit = max(self.memory - held - clean, 0) / 4
         return max(self.memory - held - clean, 0) * 3 / 4
 
-    def _chunks(self, one: Group, stage: Stage, room: float) -> list[np.ndarray]:
+    def _chunks(
+        self, one: Group, stage: Stage, room: float, cache: float = _CACHE
+    ) -> list[np.ndarray]:
         """The group's places in parts that fit the caches, and the memory."""
         widest = max(
             _count(boxes.size) * self.steps.shapes[number][0]
             for number, boxes in one.boxes.items()
             if number in stage.numbers or number in stage.last
         )
-        most = min(_CACHE // widest, room / 2 // max(stage.bytes(self.steps, one), 1)) / self._bytes
+        most = min(cache // widest, room / 2 // max(stage.bytes(self.steps, one), 1)) / self._bytes
         count = len(one.which)
         return np.array_split(np.arange(count), -(-count // int(max(1, min(most, _MOST)))))
 
@@ -239,7 +242,7 @@ class Engine:
         """What comes of whole maps (place, row, column, channel), so many places together."""
         made: list[dict[int, Tensor | Change]] = []
         count = len(next(iter(heads.values())))
-        for places in np.array_split(np.arange(count), -(-count // together)):
+        for places in np.array_split(np.arange(count), max(1, round(count / together))):
             at = slice(int(places[0]), int(places[-1]) + 1)
             starts = {number: boxes.starts[: len(places)] for number, boxes in late.boxes.items()}
             hand = _Hand(self, late, starts, places - places[0])
@@ -514,7 +517,6 @@ def _integral(clean: Float[Tensor, "row column channel"]) -> Tensor:
     return torch.nn.functional.pad(sums, (0, 0, 1, 0, 1, 0))
 
 
-_CACHE = 16e6
 _MOST = 256
 _SUFFIX = 16e6
 _DENSE, _FEW = 1024, 32
