@@ -436,8 +436,13 @@ class _Hand:
         if covers(steps, source, self.group.boxes[source]) and covers(steps, number, boxes):
             return _whole(step, [self.values[source]], owned=False)
         starts, size = step.field(self.starts[number], boxes.size)
-        part = self._at(source, starts, size, step.fill)
-        answer = step.work(part.permute(0, 3, 1, 2), (0, 0)).permute(0, 2, 3, 1).contiguous()
+        if step.picked is not None:
+            block = self.engine.blocks[source]
+            index = self._index(source, block, starts, boxes.size, step.fill, step.stride)
+            part, work = block.fetch(index), step.picked
+        else:
+            part, work = self._at(source, starts, size, step.fill), step.work
+        answer = work(part.permute(0, 3, 1, 2), (0, 0)).permute(0, 2, 3, 1).contiguous()
         if step.share is not None:
             row, column = (
                 torch.from_numpy(step.share(axis, self.starts[number][:, axis], boxes.size[axis]))
@@ -454,11 +459,20 @@ class _Hand:
         return block.fetch(self._index(number, block, starts, size, fill))
 
     def _index(
-        self, number: int, block: Block, starts: Places, size: tuple[int, int], fill: int
+        self,
+        number: int,
+        block: Block,
+        starts: Places,
+        size: tuple[int, int],
+        fill: int,
+        stride: tuple[int, int] = (1, 1),
     ) -> Places:
-        """The block's rows that hold a window of each occluder: part, clean map, padding."""
+        """The block's rows that hold a window of each occluder: part, clean map, padding.
+
+        With a stride, `size` pixels of it.
+        """
         height, width = self.group.boxes[number].size
-        row, column = (_along(starts, axis, size[axis]) for axis in (0, 1))
+        row, column = (_along(starts, axis, size[axis], stride[axis]) for axis in (0, 1))
         in_row, in_column = row - self.starts[number][:, :1], column - self.starts[number][:, 1:]
         first = np.arange(self.count, dtype=np.int32)[:, None] * height
         own = ((first + in_row) * width + block.base)[:, :, None] + in_column[:, None, :]
@@ -494,9 +508,9 @@ def _whole(step: Local, given: list[Parts], owned: bool) -> Parts:
     return answer.permute(0, 2, 3, 1).contiguous()
 
 
-def _along(starts: Places, axis: int, size: int) -> Places:
+def _along(starts: Places, axis: int, size: int, stride: int = 1) -> Places:
     """The rows or columns of boxes: (place, row or column)."""
-    rows: Places = starts[:, axis, None] + np.arange(size, dtype=np.int32)
+    rows: Places = starts[:, axis, None] + np.arange(size, dtype=np.int32) * np.int32(stride)
     return rows
 
 

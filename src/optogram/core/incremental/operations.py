@@ -54,7 +54,8 @@ class Window:
     `work(maps, padding)` takes and gives (place, channel, row, column) views. `fill` is what lies
     outside the map. `flops` for each output place, `weights` the bytes of the weights.
     `share` gives, where it is not the same everywhere, by how much an average is to be multiplied.
-    `tiles` is the same convolution with fewer products, where there is one.
+    `tiles` is the same convolution with fewer products, where there is one; `picked` is what a
+    window of one pixel does where only the pixels that it reads are given.
     """
 
     inputs: tuple[int, ...]
@@ -69,6 +70,7 @@ class Window:
     share: Callable[[int, Places, int], Places] | None = None
     whole: Callable[[Tensor], Tensor] | None = None
     tiles: Tiles | None = None
+    picked: Callable[[Tensor, Pair], Tensor] | None = None
 
     def reach(self, axis: int, low: Places, high: Places, length: int) -> tuple[Places, Places]:
         """First and one-past-last output place that the input places [low, high) can change."""
@@ -240,12 +242,14 @@ def _convolution(call: Call, shapes: list[tuple[int, ...]]) -> Local | None:
 def _with_weights(window: Window, weight: Tensor, bias: Tensor | None, groups: int) -> Window:
     single = weight.device.type == "cpu" and weight.dtype == torch.float32
     plain = groups == 1 and window.kernel == (3, 3) and window.stride == window.dilation == (1, 1)
+    skips = window.kernel == (1, 1) and window.stride != (1, 1)
     return replace(
         window,
         work=_convolving(weight, bias, window.stride, window.dilation, groups),
         flops=2.0 * weight.numel(),
         weights=weight.numel() * weight.element_size(),
         tiles=Tiles(weight, bias) if single and plain else None,
+        picked=_convolving(weight, bias, (1, 1), (1, 1), groups) if skips else None,
     )
 
 
