@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -234,6 +235,55 @@ def test_networks_of_the_field_answer_as_if_every_copy_were_shown(name, size):
         assert_same(net, image, Occluders(boxes, grey), effect=effect)
 
 
+class Gate(nn.Module):
+    """Squeeze and excite: every place is scaled by what all places say together."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.squeeze, self.excite = nn.Conv2d(channels, 2, 1), nn.Conv2d(2, channels, 1)
+
+    def forward(self, x):
+        seen = torch.relu(self.squeeze(nn.functional.adaptive_avg_pool2d(x, 1)))
+        return x * torch.sigmoid(self.excite(seen))
+
+
+class Shuffle(nn.Module):
+    """Half of the channels convolved, and the halves dealt like cards."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(channels // 2, channels // 2, 3, padding=1)
+
+    def forward(self, x):
+        kept, given = x.chunk(2, dim=1)
+        x = torch.cat([kept, self.conv(given)], 1)
+        count, channels, height, width = x.shape
+        dealt = x.view(count, 2, channels // 2, height, width).transpose(1, 2).contiguous()
+        return dealt.view(count, channels, height, width)
+
+
+@pytest.mark.parametrize(
+    "middle", [Gate(6), Shuffle(6), nn.AdaptiveAvgPool2d((5, 4)), nn.AdaptiveMaxPool2d((4, 3))]
+)
+def test_gates_shuffles_and_uneven_pooling_answer_as_if_every_copy_were_shown(middle):
+    layers = [nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), middle, nn.Conv2d(6, 4, 3, padding=1)]
+    module = nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)).eval()
+    with torch.no_grad():
+        module(torch.zeros(1, 2, 17, 14))
+    image = drawn((2, 17, 14), "gates")
+    occluders = Occluders(grid(17, 14, (4, 3), 3).flatten(0, 1), torch.zeros(2, 17, 14))
+    assert_same(network(alive(module), (2, 17, 14)), image, occluders, ("2", "3", "output"))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "efficientnet_b0"])
+def test_networks_with_gates_and_shuffles_answer_as_if_every_copy_were_shown(name):
+    models = pytest.importorskip("torchvision").models
+    net = network(alive(getattr(models, name)(weights=None, num_classes=10)), (3, 67, 75))
+    image = drawn((3, 67, 75), name)
+    occluders = Occluders(grid(67, 75, (17, 12), 41).flatten(0, 1), torch.full_like(image, 0.5))
+    assert_same(net, image, occluders, effect=1e-4)
+
+
 @pytest.mark.parametrize("name", ["mnist-mlp", "mnist-sdae", "mnist-dbn", "tiny-zfnet"])
 def test_the_shipped_networks_answer_as_if_every_copy_were_shown(name):
     net = og.load(name)
@@ -394,6 +444,69 @@ def test_little_memory_means_smaller_batches_and_the_same_numbers(memory):
     net = network(small(), (1, 24, 24))
     occluders = Occluders(grid(24, 24, 4, 2).flatten(0, 1), torch.zeros(1, 24, 24))
     assert_same(net, image, occluders, memory=memory)
+
+
+def test_late_maps_of_many_occluders_together_are_the_same_numbers(monkeypatch):
+    from optogram.core.incremental import engine
+
+    layers = [nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 6, 3, 2, 1), nn.ReLU()]
+    late = [nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 5, 3, padding=1), nn.ReLU()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)]
+    net = network(alive(nn.Sequential(*layers, *late, *head)), (1, 24, 24))
+    image, boxes = drawn((1, 24, 24), "late"), grid(24, 24, 9, 2).flatten(0, 1)
+    occluders = Occluders(boxes, torch.zeros(1, 24, 24))
+    through = []
+    whole = engine.Engine._late
+    monkeypatch.setattr(
+        engine.Engine, "_late", lambda *given: through.append(given[2]) or whole(*given)
+    )
+    assert_same(net, image, occluders, ("2", "7", "output"))
+    assert through
+    assert_same(net, image, occluders, memory=1e-9)
+
+
+def test_copies_of_weights_count_as_memory():
+    from optogram.core.incremental import engine
+    from optogram.core.incremental.plan import copies
+
+    plain = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 8, 5, padding=2)]
+    module = nn.Sequential(*plain, nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
+    image, boxes = drawn((1, 24, 24), "copies"), grid(24, 24, 4, 2).flatten(0, 1)
+    occluders = Occluders(boxes, torch.zeros(1, 24, 24))
+    net = network(module, (1, 24, 24))
+    steps = prepared(net, image, occluders, ("output",))
+    made = groups(steps, boxes)
+    small, norms = 4 * 4 * 9, 4 * 4 * 8 * 25
+    assert copies(steps) == small + 2 * norms
+    rooms = [engine.Engine(net, steps, image, occluders, m)._room(made) for m in (1e6, 2e6)]
+    assert rooms[1] - rooms[0] == pytest.approx(0.75e6)
+    kept = {0}.union(*(one.cut for one in made))
+    clean = 4 * 24 * 24 * sum(steps.shapes[number][0] for number in kept)
+    assert rooms[0] == pytest.approx(
+        0.75 * (1e6 - clean - copies(steps, made) - engine._held(steps, made))
+    )
+
+
+def test_a_large_fully_connected_layer_stays_within_the_memory():
+    status = Path("/proc/self/status")
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pytest.skip("the highest memory of a process cannot be read here")
+
+    def resident(what):
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1e3
+
+    module = nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.Flatten(), nn.Linear(32 * 1600, 512))
+    net, image = network(module, (1, 40, 40)), drawn((1, 40, 40), "large")
+    occluders = Occluders(grid(40, 40, 6, 17).flatten(0, 1), torch.zeros(1, 40, 40))
+    list(answers(net, image, occluders, ("output",), memory=0.02))
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    list(answers(net, image, occluders, ("output",), memory=0.02))
+    # A second copy of the layer alone would be 105 MB.
+    assert resident("VmHWM") - before < 70
 
 
 def test_progress_is_told_to_the_end():

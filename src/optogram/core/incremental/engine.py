@@ -24,7 +24,7 @@ from optogram.core.incremental.operations import (
     Window,
     again,
 )
-from optogram.core.incremental.plan import Boxes, Group, Places, Steps, covers, split
+from optogram.core.incremental.plan import Boxes, Group, Places, Steps, copies, covers, split
 from optogram.core.incremental.winograd import Scratch
 from optogram.core.network import Network
 
@@ -156,8 +156,7 @@ class Engine:
         """
         groups, late = split(self.steps, groups)
         stages = self._stages(groups, late)
-        held = _held(self.steps, groups if late is None else [*groups, late])
-        room = self._room(groups if late is None else [*groups, late], held)
+        room = self._room(groups if late is None else [*groups, late])
         chunks = [(one, chunk) for one in groups for chunk in self._chunks(one, stages[0], room)]
         chunks.sort(key=lambda chunk: first not in chunk[0].which[chunk[1]])
         one, places = chunks[0]
@@ -184,10 +183,11 @@ class Engine:
         after |= {n for n, step in steps.all.items() if after.intersection(step.inputs)}
         return [Stage.of(steps, set(steps.all) - after), Stage.of(steps, after)]
 
-    def _room(self, groups: list[Group], held: int) -> float:
-        """Bytes for parts, beside clean maps and the weights of tiles, which are `held`."""
+    def _room(self, groups: list[Group]) -> float:
+        """Bytes for parts, beside clean maps and copies of weights and those of tiles."""
         kept = {0} | {number for one in groups for number in one.cut}
         clean = sum(_count(self.steps.shapes[number]) for number in kept) * self._bytes
+        held = _held(self.steps, groups) + copies(self.steps, groups)
         self.scratch.limit = max(self.memory - held - clean, 0) / 4
         return max(self.memory - held - clean, 0) * 3 / 4
 
@@ -328,6 +328,7 @@ class Engine:
             torch.cat([change.values for _, change in changes]),
             np.concatenate([change.pixels for _, change in changes]),
             np.concatenate([change.owners + first for first, change in changes]),
+            self.memory / 8,
         )
         return answer
 
@@ -360,7 +361,8 @@ class Engine:
         numbers = [
             np.prod(self.steps.shapes[i]) for d in self.steps.dense.values() for i in d.inputs
         ]
-        most = self.memory / self._bytes / 4 // max(sum(numbers), 1)
+        # Changes wait, are laid one behind the other, and sorted.
+        most = self.memory / self._bytes / 12 // max(sum(numbers), 1)
         return int(max(self._together, min(_DENSE, most))) if numbers else self._together
 
     @property

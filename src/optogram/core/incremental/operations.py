@@ -52,7 +52,8 @@ class Window:
     """An answer that depends on a window: a convolution or a pooling.
 
     `work(maps, padding)` takes and gives (place, channel, row, column) views. `fill` is what lies
-    outside the map. `flops` for each output place, `weights` the bytes of the weights.
+    outside the map. `flops` for each output place, `weights` the bytes of the weights, `copied`
+    those of the weights that the network itself does not hold.
     `share` gives, where it is not the same everywhere, by how much an average is to be multiplied.
     `tiles` is the same convolution with fewer products, where there is one; `picked` is what a
     window of one pixel does where only the pixels that it reads are given.
@@ -67,6 +68,7 @@ class Window:
     fill: int = ZERO
     flops: float = 0.0
     weights: int = 0
+    copied: int = 0
     share: Callable[[int, Places, int], Places] | None = None
     whole: Callable[[Tensor], Tensor] | None = None
     tiles: Tiles | None = None
@@ -113,14 +115,20 @@ class Dense:
         """The answers to whole maps."""
         return F.linear(maps.permute(0, 3, 1, 2).flatten(1), self.weight, self.bias)
 
-    def add(self, answer: Tensor, changes: Tensor, pixels: Places, owners: Places) -> None:
-        """Add to answers (place, out) what changes (some, channel) of pixels make of them."""
+    def add(
+        self, answer: Tensor, changes: Tensor, pixels: Places, owners: Places, room: float
+    ) -> None:
+        """Add to answers (place, out) what changes (some, channel) of pixels make of them.
+
+        The weights are laid out anew a part at a time, in about `room` bytes.
+        """
         channels, order = changes.shape[1], np.argsort(pixels, kind="stable")
         changes = changes[torch.from_numpy(order).to(changes.device)]
         owner = torch.from_numpy(owners[order]).to(changes.device)
         ends = np.cumsum(np.bincount(pixels)).tolist()
-        for first in range(0, len(self.weight), _OUTPUTS):
-            some = slice(first, first + _OUTPUTS)
+        fit = int(max(_FEWEST, min(_OUTPUTS, room / self.weight[0].nbytes)))
+        for first in range(0, len(self.weight), fit):
+            some = slice(first, first + fit)
             # (pixel, out, channel): the weights of one pixel lie together.
             weight = self.weight[some].reshape(-1, self.weight.shape[1] // channels)
             weight = weight.t().contiguous().view(weight.shape[1], -1, channels)
@@ -177,7 +185,8 @@ def folded(window: Window, norm: Call) -> Window | None:
     scale, shift = scale_shift
     weight = weight * scale.view(-1, 1, 1, 1).to(weight.dtype)
     shift = shift if bias is None else shift + bias.double() * scale
-    return _with_weights(window, weight, shift.to(weight.dtype), groups)
+    made = _with_weights(window, weight, shift.to(weight.dtype), groups)
+    return replace(made, copied=made.weights)
 
 
 def sliced(window: Window, channels: list[int]) -> Window | None:
@@ -186,7 +195,7 @@ def sliced(window: Window, channels: list[int]) -> Window | None:
     if kept is None or kept[2] != 1:
         return None
     weight, bias = kept[0][channels], None if kept[1] is None else kept[1][channels]
-    return _with_weights(window, weight, bias, 1)
+    return replace(_with_weights(window, weight, bias, 1), copied=0)
 
 
 def again(call: Call, values: dict[int, Tensor], batch: int) -> Tensor:
@@ -260,13 +269,16 @@ def _nothing(maps: Tensor, padding: Pair) -> Tensor:
 def _convolving(
     weight: Tensor, bias: Tensor | None, stride: Pair, dilation: Pair, groups: int
 ) -> Callable[[Tensor, Pair], Tensor]:
-    kept = weight.contiguous(memory_format=torch.channels_last)
+    kept: list[Tensor] = []
 
     def work(maps: Tensor, padding: Pair) -> Tensor:
+        if len(maps) > 1 and not kept:
+            kept.append(weight.contiguous(memory_format=torch.channels_last))
+        by = kept[0] if kept else weight
         if _onednn(maps):
             # conv2d itself takes a slower way for small inputs, which ours are.
-            return torch.mkldnn_convolution(maps, kept, bias, padding, stride, dilation, groups)
-        return F.conv2d(maps, kept, bias, stride, padding, dilation, groups)
+            return torch.mkldnn_convolution(maps, by, bias, padding, stride, dilation, groups)
+        return F.conv2d(maps, by, bias, stride, padding, dilation, groups)
 
     work.convolution = (weight, bias, groups)  # type: ignore[attr-defined]
     return work
@@ -482,7 +494,7 @@ def _data(tensor: Tensor | None) -> Tensor | None:
 # Twice as fast as torch's own (measured on AMD EPYC); private, so perhaps not there.
 _LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
-_OUTPUTS = 512
+_OUTPUTS, _FEWEST = 512, 16
 _LAYS_OUT = {"flatten", "view", "reshape", "dropout"}
 _READERS: dict[str, Callable[[Call, list[tuple[int, ...]]], Local | None]] = {
     "conv2d": _convolution, "max_pool2d": _maximum, "avg_pool2d": _average,

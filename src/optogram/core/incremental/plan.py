@@ -181,13 +181,13 @@ def narrowed(steps: Steps, units: tuple[int, ...]) -> Steps | None:
 def groups(steps: Steps, boxes: Int[Tensor, "occluder 4"], memory: float = math.inf) -> list[Group]:
     """The occluders in groups of like reach, so few that calling them does not cost too much.
 
-    Weights of tiles take at most half of the `memory` in bytes.
+    Weights of tiles take at most half of the `memory` in bytes that copies of weights leave.
     The plans of the last few forms of network, image and occluders are kept: they hold no weights,
     which may change from call to call.
     """
     key = (steps.form, boxes.numpy().tobytes(), memory)
     if key not in _kept:
-        _kept[key] = _grouped(steps, boxes.numpy(), memory / 2)
+        _kept[key] = _grouped(steps, boxes.numpy(), max(memory - copies(steps), 0) / 2)
         while len(_kept) > _KEPT:
             _kept.pop(next(iter(_kept)))
     return _kept[key]
@@ -246,7 +246,7 @@ def split(steps: Steps, made: list[Group]) -> tuple[list[Group], Group | None]:
     Late maps, which every occluder reaches whole, are made of many occluders together.
     """
     late = {n for n in steps.parts if all(covers(steps, n, one.boxes[n]) for one in made)}
-    if not late or len(made) < 2:
+    if not late:
         return made, None
     early = [
         replace(
@@ -263,6 +263,19 @@ def split(steps: Steps, made: list[Group]) -> tuple[list[Group], Group | None]:
     whole = {number: Boxes(start, shape[1:]) for number, shape in steps.shapes.items()}
     cut = frozenset(source for number in tiles for source in steps.parts[number].inputs)
     return early, Group(which, whole, cut, tiles, {})
+
+
+def copies(steps: Steps, made: list[Group] | None = None) -> int:
+    """Bytes of weights in other forms than the network's: with norms, and channels last.
+
+    Convolutions that groups make in tiles alone have none of the second kind.
+    """
+    total = 0
+    for number, step in steps.parts.items():
+        if isinstance(step, Window):
+            plain = made is None or any(number not in one.tiles for one in made)
+            total += step.copied + step.weights * (plain and step.kernel != (1, 1))
+    return total
 
 
 def covers(steps: Steps, number: int, boxes: Boxes) -> bool:
