@@ -3,8 +3,7 @@
     .venv/bin/python -m benchmarks.occlusion_memory resnet18 1.0 0.2
 
 Each in a process of its own: the highest resident memory while it runs, less what was resident
-before. What the bound is not about is in it too: one copy of the convolutions' weights, and the
-pass in which the network is written down.
+before. What the bound is not about is in it too: the pass in which the network is written down.
 """
 
 import subprocess
