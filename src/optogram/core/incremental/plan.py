@@ -246,7 +246,7 @@ def split(steps: Steps, made: list[Group]) -> tuple[list[Group], Group | None]:
     Late maps, which every occluder reaches whole, are made of many occluders together.
     """
     late = {n for n in steps.parts if all(covers(steps, n, one.boxes[n]) for one in made)}
-    if not late:
+    if len(late) in (0, len(steps.parts)):
         return made, None
     early = [
         replace(
