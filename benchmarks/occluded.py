@@ -32,7 +32,8 @@ def main() -> None:
         print(net.label(number), made)
     for number in PANELS:
         image = og.zoo.image_for(net, str(files[number]))
-        sheet = og.occlusion_panels(net, image, f"output:{number}", patch=45, stride=12)
+        unit = f"output:{net.label(number)}"
+        sheet = og.occlusion_panels(net, image, unit, patch=45, stride=12)
         sheet.save(asked.output / f"panels-{number}.png")
         print(net.label(number), *sheet, sep="\n  ")
 

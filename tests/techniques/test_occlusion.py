@@ -20,6 +20,13 @@ class Area(nn.Module):
         return x[:, :, 3:8, 5:12].sum((1, 2, 3))[:, None]
 
 
+class Brightest(nn.Module):
+    """Which half has the more light."""
+
+    def forward(self, x):
+        return torch.stack([x[..., :9].mean((1, 2, 3)), x[..., 9:].mean((1, 2, 3))], 1)
+
+
 def classifier(height=17, width=19, seed=0):
     torch.manual_seed(seed)
     places = -(-height // 2) * -(-width // 2)
@@ -136,6 +143,20 @@ def test_the_most_probable_class_is_named_at_each_place(image):
     copy[:, :9, :9] = 1.0
     assert int(result.values[0, 0]) == int(net(copy[None]).argmax())
     assert result.checks["classes"] == {str(int(n)): "abcd"[int(n)] for n in result.values.unique()}
+
+
+def test_classes_are_drawn_where_they_are_nearest_and_never_averaged(image):
+    net = og.Network(Brightest(), (1, 17, 19), labels=["left", "right"])
+    result = og.occlusion(net, image, "output:0", patch=6, stride=2, score="class")
+    spread = result.spread()
+    assert set(result.values.unique().tolist()) == {0.0, 1.0}
+    assert set(spread.unique().tolist()) == {0.0, 1.0}
+    size = (result.boxes[..., 2:] - result.boxes[..., :2]).prod(-1)
+    assert int(size.min()) > 0
+    assert int(size.sum()) == 17 * 19
+    for row, column in [(0, 0), (3, 2), (-1, -1)]:
+        top, left, bottom, right = result.boxes[row, column].tolist()
+        assert bool((spread[top:bottom, left:right] == result.values[row, column]).all())
 
 
 def test_all_panels_of_figure_7_come_from_one_call(net, image, caplog):

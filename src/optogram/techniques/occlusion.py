@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -73,7 +74,8 @@ def occlusion(
     Returns:
         An Attribution whose `values` are the grid of places and `boxes` where they lie; with masks
         one row, the boxes those around the masks, and `raw` the mean over the masks that hide a
-        pixel. A Sheet where there are several units or patches, units first.
+        pixel; with classes the boxes are what is nearest to each place, for they have no mean. A
+        Sheet where there are several units or patches, units first.
 
     Raises RequestError for unknown units, sizes, values and masks that cannot be read.
     """
@@ -259,7 +261,7 @@ def _maps(
         occluded = question.ask(image, hidden).unflatten(0, boxes.shape[:2])
     else:
         occluded = _adaptively(question, image, hidden, boxes, clean, adaptive)
-    made = _shown(question, image, clean, occluded, boxes, show)
+    made = _shown(question, image, clean, occluded, boxes, show, hidden.masks)
     return [
         replace(
             one,
@@ -277,10 +279,13 @@ def _shown(
     occluded: Float[Tensor, "rows columns unit"],
     boxes: Int[Tensor, "rows columns 4"],
     show: str,
+    masks: Masks | None = None,
 ) -> list[Attribution]:
     # The most probable class is a name, not a quantity: it cannot drop.
     drop = show == "drop" and question.score != "class"
     maps = clean - occluded if drop else occluded
+    if question.score == "class" and masks is None:
+        boxes = _cells(boxes, image)
     return [
         Attribution(
             values=maps[..., i],
@@ -294,6 +299,19 @@ def _shown(
         )
         for i, target in enumerate(question.targets)
     ]
+
+
+def _cells(boxes: Int[Tensor, "rows columns 4"], image: Image) -> Int[Tensor, "rows columns 4"]:
+    """What is nearest to the middle of each box: where boxes overlap, names have no mean."""
+    ends = []
+    for axis, line in enumerate((boxes[:, 0], boxes[0])):
+        middles = (line[:, axis] + line[:, axis + 2]) / 2
+        between = ((middles[1:] + middles[:-1]) / 2).floor().long()
+        ends.append([0, *between.tolist(), image.shape[1 + axis]])
+    rows, columns = (torch.tensor(list(pairwise(side))) for side in ends)
+    shape = (len(rows), len(columns), 2)
+    down, across = rows[:, None].expand(shape), columns[None].expand(shape)
+    return torch.stack([down, across], -1).flatten(2)
 
 
 def _labelled(one: Attribution, panel: str) -> Attribution:
