@@ -377,7 +377,7 @@ class TestEvidence:
         for row, column in BRIGHT:
             wanted[row, column] = 1
         assert torch.equal(picture.opacity, wanted)
-        assert torch.equal(picture.faded[0], torch.where(wanted > 0, picture.image[0], 1.0))
+        assert torch.allclose(picture.faded[0], torch.where(wanted > 0, picture.image[0], 1.0))
         assert maximize(tiny(), "conv:0", steps=0).opacity is None
 
     def test_survival_of_noise_is_the_share_left_under_noise_the_same_for_all(self):
