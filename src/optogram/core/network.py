@@ -399,9 +399,9 @@ class Network:
             digest = hashlib.sha256()
             for name, tensor in sorted(self.module.state_dict().items()):
                 digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-                digest.update(
-                    tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-                )
+                # As a view: a copy of one large layer may be most of what a call takes in memory.
+                weights = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+                digest.update(weights.numpy())
             self._fingerprint = versions, "sha256:" + digest.hexdigest()
         return self._fingerprint[1]
 
