@@ -152,7 +152,7 @@ def longest_sides(items: Iterable[Any]) -> dict[str, int]:
 
 def _tiles(sheet: Sheet) -> list[Tile]:
     maps = [item for item in sheet if isinstance(item, Attribution)]
-    common = len(maps) > 1 and len(maps) == len(sheet) and _same_image(maps)
+    common = len(maps) > 1 and len(maps) == len(sheet) and of_one_image(maps)
     side, among, longest = _side(len(sheet) + common), limits(sheet), longest_sides(sheet)
     small = len(sheet) > FEW
     first = [Tile(_sized(as_pil(maps[0].image), side), ("image",))] if common else []
@@ -173,7 +173,7 @@ def _tiles(sheet: Sheet) -> list[Tile]:
     return first + [tile(item) for item in sheet]
 
 
-def _same_image(maps: list[Attribution]) -> bool:
+def of_one_image(maps: list[Attribution]) -> bool:
     first = maps[0].image
     return all(
         item.image.shape == first.shape and bool((item.image == first).all()) for item in maps

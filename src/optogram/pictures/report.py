@@ -16,7 +16,7 @@ import numpy as np
 
 from .attribution import Attribution, Overlay
 from .colour import magnitude, signed
-from .contact import Kind, counts, limit_for, limits, longest_sides
+from .contact import Kind, counts, limit_for, limits, longest_sides, of_one_image
 from .drawing import as_pil, laid_over
 from .errors import RequestError
 from .files import write_atomically
@@ -94,7 +94,10 @@ class Section:
         return self._add("text", paragraphs=_paragraphs(text))
 
     def pictures(self, items: Iterable[Any], title: str = "") -> "Section":
-        """Add a grid of Pictures, Attributions, Overlays or whole Sheets, each with its caption."""
+        """Add a grid of Pictures, Attributions, Overlays or whole Sheets, each with its caption.
+
+        A pair (image, caption) is shown as it is. Maps of one image stand beside it, shown once.
+        """
         items = items if isinstance(items, Sheet) else list(items)
         if any(isinstance(item, Sheet) for item in items):
             for item in items:
@@ -104,7 +107,8 @@ class Section:
             (items.scale, items.title) if isinstance(items, Sheet) else ("shared", "")
         )
         columns = items.columns if isinstance(items, Sheet) else None
-        figures, title = _figures(list(items), scale), title or own_title
+        one_row = columns is None or len(items) <= columns
+        figures, title = _figures(list(items), scale, one_row), title or own_title
         present = {figure.verdict for figure in figures}
         meanings = [(verdict, text) for verdict, text in MEANING.items() if verdict in present]
         return self._add(
@@ -112,7 +116,7 @@ class Section:
             figures=figures,
             title=title,
             meanings=meanings,
-            columns=_that_fit(columns, figures),
+            columns=None if one_row else _that_fit(columns, figures),
         )
 
     def image(
@@ -273,14 +277,18 @@ def _paragraphs(text: str) -> list[str]:
     return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 
 
-def _figures(items: list[Any], scale: str) -> list[Figure]:
+def _figures(items: list[Any], scale: str, one_row: bool) -> list[Figure]:
     maps = [item for item in items if isinstance(item, Attribution)]
     among = limits(Sheet(maps, scale=scale))
     longest = longest_sides(items)
     side = next((side for most, side in SIDES if len(items) <= most), None)
     if side is None:
         return [_small_figure(item, among, longest) for item in items]
-    return [_figure(item, side, among, longest) for item in items]
+    figures = [_figure(item, side, among, longest) for item in items]
+    if one_row and len(maps) == len(items) > 1 and of_one_image(maps):
+        given = replace(figures[0], images=figures[0].images[:1], lines=("the image",), bar=None)
+        return [given, *(replace(figure, images=figure.images[1:]) for figure in figures)]
+    return figures
 
 
 def _that_fit(columns: int | None, figures: Sequence[Figure]) -> int | None:
@@ -308,6 +316,9 @@ def _figure(item: Any, side: int, among: dict[Kind, float], longest: dict[str, i
             _shown(p, alt, _width(p, side, longer)) for p, alt in zip(panels, alts, strict=True)
         ]
         return Figure(tuple(shown), lines, item.verdict)
+    if isinstance(item, tuple):
+        picture, caption = _as_pillow(item[0]), str(item[1])
+        return Figure((_shown(picture, caption, _width(picture, side)),), (caption,))
     if isinstance(item, Overlay):
         return _map_figure(item.attribution, item.image, side, item.limit)
     if isinstance(item, Attribution):

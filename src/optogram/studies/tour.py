@@ -9,21 +9,26 @@ import torch
 
 from optogram.core import progress
 from optogram.core.network import Network
-from optogram.core.unit import Unit
+from optogram.core.unit import OUTPUT, Unit
 from optogram.pictures import Attribution, Picture, Report, Sheet
 from optogram.pictures.report import Section
 from optogram.studies.deconvnet.views import crops
 from optogram.survey.datasets import fit
 from optogram.techniques import (
+    accentuate,
+    combine_filters,
     dream,
     evolve,
     explain,
     filters,
     fool,
     invert,
+    localize,
     maximize,
     occlusion,
+    occlusion_panels,
     saliency,
+    sample,
     stylize,
     top_patches,
     triage,
@@ -45,7 +50,7 @@ def tour(directory: str | os.PathLike[str], *, seed: int = 0) -> Path:
     """Run every technique on the embedded networks and write `index.html` into `directory`.
 
     Each section is a function in `SECTIONS`; it adds to the report what it shows. Returns the path
-    of the report. Takes well under a minute on two cores.
+    of the report. Takes about a minute of computing.
     """
     report = Report(
         "A tour of optogram",
@@ -153,6 +158,52 @@ def believe(report: Report, network: Network, seed: int) -> None:
     section.pictures(sheet, title="one answer, six maps")
 
 
+def explained(report: Report, network: Network, seed: int) -> None:
+    """One answer of a network for photographs, by every technique that explains an image."""
+    small = load("tiny-zfnet")
+    photo = fit(data("photos")[6][0], small.shape)
+    answer = int(small(photo[None]).argmax())
+    unit, label = Unit(OUTPUT, answer), small.label(answer)
+    section = report.section(
+        f"Why does it call a rocket a {label}?",
+        "tiny-zfnet, the small brother of the network of Zeiler and Fergus, knows 20 kinds of "
+        f"things. A rocket is none of them, and its answer to this photograph is {label}. Fifteen "
+        "techniques say where it sees one: gradients and their repairs, rules that follow the "
+        "answer back through the layers, maps of a deep layer, and those that only hide parts and "
+        "ask again. Each map has its own scale.",
+    )
+    sheet = explain(small, photo, unit, methods=EXPLAINERS, scale="each", seed=seed)
+    section.pictures(sheet, title=f"{unit} {label}")
+    section.text(
+        "Localisation: saliency finds the telling parts, and a cut through the image, where "
+        "colours part, makes an object of them. Figure 7 of Zeiler and Fergus: what a deep layer's "
+        "strongest map loses when a part is hidden, what that map saw there, what the class loses, "
+        "and which class is first instead."
+    )
+    section.pictures([localize(small, photo, unit, seed=seed)])
+    section.pictures(occlusion_panels(small, photo, unit, patch=12, stride=2))
+
+
+def believers(report: Report, network: Network, seed: int) -> None:
+    """A unit of a deep belief network as Erhan et al. showed it, in three ways."""
+    belief = load("mnist-dbn")
+    section = report.section(
+        "Three ways to show a unit of a belief network",
+        "A deep belief network learned digits without being told which they are. Units of its "
+        "first layer are their weights. A unit of the second was first shown as the weighted sum "
+        "of the filters below it; then by sampling: the unit is held at 1 and the network says "
+        "which images go with it; then by making the image that excites it most (Erhan et al., "
+        "2009). The sum leaves out what is not linear, samples are a mean of many digits, the made "
+        "image is one of many: where the three agree, believe them.",
+    )
+    section.pictures(list(filters(belief, "h1"))[:SAMPLE], title="weights of the first layer")
+    units = [Unit("h2", index) for index in range(0, 500, 100)]
+    section.pictures([combine_filters(belief, unit) for unit in units], title="summed filters")
+    section.pictures([sample(belief, unit, seed=seed) for unit in units], title="sampled")
+    made = _sheet(maximize(belief, units, preset="erhan2009", seed=seed))
+    section.pictures(list(made), title="made")
+
+
 def fooled(report: Report, network: Network, seed: int) -> None:
     """Images that are nothing, or all but unchanged, and certain to the network."""
     digits = data("digits", split="test", shape=network.shape)
@@ -203,22 +254,24 @@ def remade(report: Report, network: Network, seed: int) -> None:
     )
     options: dict[str, Any] = {"optimizer": "L-BFGS", "steps": 60, "seed": seed}
     found = _sheet(invert(network, digit, ["fc1", "fc3", "fc5", "fc7"], **options))
-    section.pictures([_given(digit), *found])
+    section.pictures([(digit, "the digit"), *found])
     small = load("tiny-zfnet")
     photo = fit(data("photos")[1][0], small.shape)
     options["steps"] = 30
     found = _sheet(invert(small, photo, ["conv1", "conv2", "conv3", "conv5"], **options))
-    section.pictures([_given(photo), *found])
+    section.pictures([(photo, "the photograph"), *found])
     section = report.section(
         "What does a layer believe to see?",
         "DeepDream: a photograph is changed until a layer answers more strongly to what it answers "
         "to already. What grows is what the layer knows: of this small network, which learned 20 "
         "kinds of things, spots and edges in conv2 and colours with parts in conv4. A network that "
-        "learned a thousand kinds sees animals: the page of DeepDream shows one.",
+        "learned a thousand kinds sees animals: the page of DeepDream shows one. Last a "
+        "caricature: what conv3 answers, exaggerated, and nothing else asked of the image.",
     )
     photo = _small(data("photos")[1][0])
     dreams = [dream(small, photo, layer, steps=15, seed=seed) for layer in ("conv2", "conv4")]
-    section.pictures([_given(photo), *dreams])
+    drawn = accentuate(small, photo, "conv3", steps=30, seed=seed)
+    section.pictures([(photo, "the photograph"), *dreams, drawn])
 
 
 def painted(report: Report, network: Network, seed: int) -> None:
@@ -234,11 +287,7 @@ def painted(report: Report, network: Network, seed: int) -> None:
     )
     options: dict[str, Any] = {"steps": 40, "content_weight": 0.3, "seed": seed}
     art = stylize(looks, photo, texture, **options)
-    section.pictures([_given(photo), _given(texture, "its style"), art])
-
-
-def _given(image: torch.Tensor, name: str = "the image") -> Picture:
-    return Picture(image=image, unit=name, score=0.0, history=torch.zeros(0))
+    section.pictures([(photo, "the photograph"), (texture, "its style"), art])
 
 
 def _small(photo: torch.Tensor) -> torch.Tensor:
@@ -282,14 +331,22 @@ def _sheet(result: Picture | Attribution | Sheet) -> Sheet:
 
 
 SAMPLE = 10
+EXPLAINERS = (
+    *("saliency", "input_x_gradient", "smoothgrad", "vargrad", "integrated_gradients"),
+    *("guided_backprop", "deconvnet", "lrp", "grad_cam", "grad_cam_plus_plus"),
+    *("layer_cam", "guided_grad_cam", "score_cam", "rise(samples=1000)"),
+    "occlusion(patch=12, stride=2)",
+)
 SECTIONS: list[tuple[str, Callable[[Report, Network, int], None]]] = [
     ("outputs", outputs),
     ("hidden neurons", hidden),
     ("strongest digits", found),
     ("saliency and occlusion", why),
     ("whom to believe", believe),
+    ("every technique", explained),
     ("fooling", fooled),
     ("inversion and DeepDream", remade),
     ("style", painted),
+    ("belief networks", believers),
     ("photographs", photographs),
 ]

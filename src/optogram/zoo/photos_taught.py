@@ -24,9 +24,9 @@ from optogram.survey.datasets import Images
 from .photonet import alexnet, tiny_alexnet, tiny_zfnet, zfnet
 from .training import Phase, Recipe
 
-EPOCHS = 24
-KEPT = (1, 2, 4, 8, 16)
-PEAK = 0.05
+EPOCHS = 50
+KEPT = (1, 2, 4, 8, 16, 32)
+PEAK = 3e-3
 LARGEST_RMS = 0.1
 SPREAD = 1e-2
 
@@ -43,8 +43,8 @@ def small(name: str, build: Callable[[int], nn.Module]) -> Recipe:
         phases=falling(EPOCHS),
         schedule=falling,
         batch=64,
-        momentum=0.9,
-        weight_decay=5e-4,
+        optimizer="AdamW",
+        weight_decay=0.05,
         label_smoothing=0.1,
         mean=(0.4596, 0.4364, 0.3832),
         std=(0.2728, 0.2584, 0.2786),
@@ -57,9 +57,9 @@ def small(name: str, build: Callable[[int], nn.Module]) -> Recipe:
         classes=20,
         notes=(
             "Batch normalisation while training, folded into the layers before it afterwards. Of "
-            "each image a part is shown (0.35 to 1 of its area, 3/4 to 4/3 as wide as high), "
-            "mirrored half of the time, with brightness and contrast changed by up to 0.3, "
-            "saturation by 0.4."
+            "each image a part is shown (0.65 to 1.1 of its side, 3/4 to 4/3 as wide as high, the "
+            "image mirrored at its border), mirrored half of the time, with brightness, contrast "
+            "and saturation changed by up to 0.3."
         ),
     )
 
@@ -67,7 +67,7 @@ def small(name: str, build: Callable[[int], nn.Module]) -> Recipe:
 def falling(epochs: int) -> tuple[Phase, ...]:
     """A warm epoch at two fifths of the peak, then half a cosine down from it."""
     turns = [(1 + math.cos(math.pi * (e - 0.5) / (epochs - 1))) / 2 for e in range(1, epochs)]
-    rates = [round(PEAK * turn, 6) for turn in (0.4, *turns)]
+    rates = [round(PEAK * turn, 8) for turn in (0.4, *turns)]
     return tuple(Phase(1, lr=lr, nominal=lr) for lr in rates)
 
 
@@ -107,27 +107,29 @@ def full(name: str, build: Callable[[int], nn.Module], **changes: Any) -> Recipe
 def seen_otherwise(images: Images, chance: torch.Generator) -> Images:
     """Another view of each image, in [0, 1]: a part of it, mirrored half of the time, recoloured.
 
-    The part covers 0.35 to 1 of the area and is up to 4/3 as wide as high, or as high as wide; it
-    is enlarged to the whole. Brightness and contrast change by up to 0.3, saturation by up to 0.4.
+    The part's side is 0.65 to 1.1 of the image's (beyond its border the image is mirrored), and it
+    is up to 4/3 as wide as high, or as high as wide; it is enlarged to the whole. Brightness,
+    contrast and saturation change by up to 0.3.
     """
     count = len(images)
 
     def between(low: float, high: float) -> Float[Tensor, " image"]:
         return low + (high - low) * torch.rand(count, generator=chance)
 
-    size, wider = between(0.35, 1).sqrt(), between(-0.5, 0.5).mul(math.log(4 / 3)).exp()
-    width, height = (size * wider).clamp(max=1), (size / wider).clamp(max=1)
+    size = between(math.log(0.65), math.log(1.1)).exp()
+    wider = between(-0.5, 0.5).mul(math.log(4 / 3)).exp()
+    width, height = size * wider, size / wider
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0] = width * torch.where(between(0, 1) < 0.5, -1.0, 1.0)
     theta[:, 1, 1] = height
-    theta[:, 0, 2] = (1 - width) * between(-1, 1)
-    theta[:, 1, 2] = (1 - height) * between(-1, 1)
+    theta[:, 0, 2] = (1 - width).abs() * between(-1, 1)
+    theta[:, 1, 2] = (1 - height).abs() * between(-1, 1)
     grid = nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
     part = nn.functional.grid_sample(
-        images, grid, mode="bilinear", padding_mode="border", align_corners=False
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
     for amount, base in (
-        (between(0.6, 1.4), part.mean(1, keepdim=True)),
+        (between(0.7, 1.3), part.mean(1, keepdim=True)),
         (between(0.7, 1.3), part.mean((1, 2, 3), keepdim=True)),
         (between(0.7, 1.3), torch.zeros(())),
     ):

@@ -19,7 +19,7 @@ from functools import partial
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -76,6 +76,7 @@ class Recipe:
     gives the logits. Images come from the data set called `data`, fitted to `shape`, and the
     module sees (image - mean) / std. `augment(images, generator)` changes a training batch;
     with `bfloat16` its steps multiply with 8 bits of precision, while weights stay float32.
+    `momentum` is SGD's; AdamW has torch's betas, and its `weight_decay` is apart from the gradient.
     `after_step(module)` may rein in the weights, `finish(module)` gives a copy as it is shipped,
     where that is another form. `schedule(epochs)` gives other phases than `phases` for those who
     want another number of epochs. With `seen` (height, width) the module sees the middle of the
@@ -93,6 +94,7 @@ class Recipe:
     output: str
     phases: tuple[Phase, ...]
     batch: int = 32
+    optimizer: Literal["SGD", "AdamW"] = "SGD"
     momentum: float = 0.0
     weight_decay: float = 0.0
     mean: tuple[float, ...] = (0.0,)
@@ -396,16 +398,17 @@ def _state(run: _Run) -> _State:
     with _own_chance(run.device) as reseed:
         reseed(generator(run.seed, recipe.name, "build").initial_seed())
         module = recipe.build(run.seed).to(run.device)
-    optimizer = torch.optim.SGD(
-        module.parameters(),
-        lr=recipe.phases[0].lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
-    state = _State(module, optimizer)
+    state = _State(module, _optimizer(recipe, module))
     if run.checkpoint.exists():
         _resume(run, state)
     return state
+
+
+def _optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
+    lr, decay = recipe.phases[0].lr, recipe.weight_decay
+    if recipe.optimizer == "AdamW":
+        return torch.optim.AdamW(module.parameters(), lr, weight_decay=decay)
+    return torch.optim.SGD(module.parameters(), lr, recipe.momentum, weight_decay=decay)
 
 
 def check_folder(out: Path) -> None:
@@ -607,7 +610,7 @@ def _report(run: _Run, state: _State, shipped: nn.Module) -> dict[str, Any]:
         "command": f"optogram train {recipe.name}{epochs} --seed {run.seed} -o {run.out.name}",
         "seed": run.seed,
         "recipe": {
-            "optimizer": "SGD",
+            "optimizer": recipe.optimizer,
             "loss": "softmax cross-entropy, mean over the batch",
             "batch": recipe.batch,
             "momentum": recipe.momentum,
