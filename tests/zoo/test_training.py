@@ -102,6 +102,26 @@ def test_it_is_gradient_descent_as_written_by_hand(tmp_path):
     assert [event.lr for event in events[:-1]] == [0.5, 0.5, 0.5, 0.1, 0.1]
 
 
+def test_adam_with_weight_decay_apart_is_as_written_by_hand(tmp_path):
+    """Loshchilov & Hutter (2019), algorithm 2, with the whole set as batch."""
+    recipe = replace(PLAIN, batch=30, optimizer="AdamW", weight_decay=0.1)
+    uneven = from_arrays(sets(36)[0].take(torch.arange(30))[0].numpy(), [0] * 14 + [1] * 9 + [2] * 7)
+    run(recipe, tmp_path / "w.safetensors", data=(uneven, uneven))
+    images, labels = uneven.take(torch.arange(30))
+    x, target = images.flatten(1).double().numpy(), np.eye(3)[labels.numpy()]
+    x = np.concatenate([x, np.ones((30, 1))], 1)
+    weight, first, second = np.zeros((3, 5)), 0.0, 0.0
+    for step, lr in enumerate((0.5, 0.5, 0.5, 0.1, 0.1), start=1):
+        chances = np.exp(x @ weight.T)
+        slope = ((chances / chances.sum(1, keepdims=True) - target) / 30).T @ x
+        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+        move = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        weight = weight - lr * (move + 0.1 * weight)
+    kept = load_file(tmp_path / "w.safetensors")
+    np.testing.assert_allclose(kept["1.bias"].numpy(), weight[:, 4], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(kept["1.weight"].float().numpy(), weight[:, :4], rtol=3e-3, atol=1e-4)
+
+
 def test_every_image_is_shown_once_an_epoch_and_each_epoch_in_another_order(tmp_path):
     shown = []
 
@@ -231,6 +251,7 @@ def stopped(tmp_path, **settings):
         {"recipe": replace(ELABORATE, batch=5)},
         {"recipe": replace(ELABORATE, phases=(Phase(9, 0.5, 0.5),))},
         {"recipe": replace(ELABORATE, momentum=0.0)},
+        {"recipe": replace(ELABORATE, optimizer="AdamW")},
     ],
 )
 def test_the_checkpoint_of_another_training_is_not_gone_on_with(tmp_path, change):
