@@ -174,6 +174,7 @@ def _tiles(sheet: Sheet) -> list[Tile]:
 
 
 def of_one_image(maps: list[Attribution]) -> bool:
+    """Whether all maps explain the same image."""
     first = maps[0].image
     return all(
         item.image.shape == first.shape and bool((item.image == first).all()) for item in maps

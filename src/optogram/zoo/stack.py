@@ -20,19 +20,25 @@ class Stack(nn.Module):
     Where there are no classes, the highest sigmoid is the answer.
 
     `h1` answers what goes into its sigmoid. The biases of the way down are `below1`, `below2`, ...,
-    of the layer below `h1`, `h2`, ...; its weights are those of the way up, transposed.
+    of the layer below `h1`, `h2`, ...; its weights are those of the way up, transposed. Where
+    `tied` is False it has weights of its own, `down1`, `down2`, ..., that begin as those.
 
     Args:
         sizes: numbers of pixels, of units in each hidden layer, and of classes.
+        tied: whether the way down has the weights of the way up.
         gaussian: pixels are real numbers around a mean, not chances.
         seed: decides the first weights, normal with deviation `deviation`; biases are 0.
         classes: whether the last size is that of `digit`; else it is a hidden layer's.
     """
 
+    shared = 0
+    """How many layers at the top have one set of weights, tied or not."""
+
     def __init__(
         self,
         sizes: tuple[int, ...],
         *,
+        tied: bool = True,
         gaussian: bool = False,
         seed: int = 0,
         deviation: float = 0.01,
@@ -51,6 +57,10 @@ class Stack(nn.Module):
             if number <= self.depth:
                 self.add_module(f"sigmoid{number}", nn.Sigmoid())
                 self.register_parameter(f"below{number}", nn.Parameter(torch.zeros(inputs)))
+        self.tied = tied
+        for number in range(1, 1 if tied else self.depth - self.shared + 1):
+            weight = self.layer(number).weight.detach().clone()
+            self.register_parameter(f"down{number}", nn.Parameter(weight))
 
     def forward(self, images: Float[Tensor, "batch channel height width"]) -> Answers:
         """What `digit` says, before a softmax; without classes the highest hidden layer."""
@@ -85,42 +95,18 @@ class Stack(nn.Module):
 
     def weight_down(self, number: int) -> Float[Tensor, "above under"]:
         """The weights of the way down from the hidden layer of that number."""
-        return self.layer(number).weight
-
-    def untie(self, stop: int) -> None:
-        """Give the way down from the hidden layers up to `stop` weights of its own."""
-        for number in range(1, stop + 1):
-            weight = self.layer(number).weight.detach().clone()
-            self.register_parameter(f"down{number}", nn.Parameter(weight))
+        if self.tied or number > self.depth - self.shared:
+            return self.layer(number).weight
+        return self.get_parameter(f"down{number}")
 
 
 class DeepBelief(Stack):
     """A stack whose hidden layers are those of Boltzmann machines (Hinton et al., 2006).
 
-    Where `tied` is False, the way down has weights of its own, `down1`, `down2`, ..., up to the top
-    machine's, which has one set: what an up-down pass needs. They begin as those of the way up.
+    Where it is not tied, the top machine still has one set of weights: what an up-down pass needs.
     """
 
-    def __init__(
-        self,
-        sizes: tuple[int, ...],
-        *,
-        tied: bool = True,
-        gaussian: bool = False,
-        seed: int = 0,
-        deviation: float = 0.01,
-        classes: bool = True,
-    ) -> None:
-        super().__init__(sizes, gaussian=gaussian, seed=seed, deviation=deviation, classes=classes)
-        self.tied = tied
-        if not tied:
-            self.untie(self.depth - 1)
-
-    def weight_down(self, number: int) -> Float[Tensor, "above under"]:
-        """The weights of the way down from the hidden layer of that number."""
-        if self.tied or number == self.depth:
-            return super().weight_down(number)
-        return self.get_parameter(f"down{number}")
+    shared = 1
 
     def boltzmanns(self) -> tuple[Boltzmann, ...]:
         """Its machines, the lowest first; to change their tensors is to change the network."""
@@ -137,29 +123,4 @@ class DeepBelief(Stack):
 
 
 class Autoencoder(Stack):
-    """A stack whose way down is learnt to undo the way up (Vincent et al., 2008).
-
-    Where `tied` is False, the way down has weights of its own, `down1`, `down2`, ..., that begin as
-    those of the way up.
-    """
-
-    def __init__(
-        self,
-        sizes: tuple[int, ...],
-        *,
-        tied: bool = True,
-        gaussian: bool = False,
-        seed: int = 0,
-        deviation: float = 0.01,
-        classes: bool = True,
-    ) -> None:
-        super().__init__(sizes, gaussian=gaussian, seed=seed, deviation=deviation, classes=classes)
-        self.tied = tied
-        if not tied:
-            self.untie(self.depth)
-
-    def weight_down(self, number: int) -> Float[Tensor, "above under"]:
-        """The weights of the way down from the hidden layer of that number."""
-        if self.tied:
-            return super().weight_down(number)
-        return self.get_parameter(f"down{number}")
+    """A stack whose way down is learnt to undo the way up (Vincent et al., 2008)."""
