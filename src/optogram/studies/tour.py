@@ -175,13 +175,20 @@ def explained(report: Report, network: Network, seed: int) -> None:
     sheet = explain(small, photo, unit, methods=EXPLAINERS, scale="each", seed=seed)
     section.pictures(sheet, title=f"{unit} {label}")
     section.text(
-        "Localisation: saliency finds the telling parts, and a cut through the image, where "
-        "colours part, makes an object of them. Figure 7 of Zeiler and Fergus: what a deep layer's "
-        "strongest map loses when a part is hidden, what that map saw there, what the class loses, "
-        "and which class is first instead."
+        "Figure 7 of Zeiler and Fergus: what a deep layer's strongest map loses when a part is "
+        "hidden, what that map saw there, what the class loses, and which class is first instead."
     )
-    section.pictures([localize(small, photo, unit, seed=seed)])
     section.pictures(occlusion_panels(small, photo, unit, patch=12, stride=2))
+    section.text(
+        "Localisation: saliency finds the telling parts, and a cut through the image, where "
+        "colours part, makes an object of them. Two other photographs, each with the kind that "
+        "the network takes it for."
+    )
+    others = [fit(data("photos")[number][0], small.shape) for number in (8, 9)]
+    first = [int(small(other[None]).argmax()) for other in others]
+    for other, kind in zip(others, first, strict=True):
+        cut = localize(small, other, Unit(OUTPUT, kind), seed=seed)
+        section.pictures([cut], title=small.label(kind))
 
 
 def believers(report: Report, network: Network, seed: int) -> None:
