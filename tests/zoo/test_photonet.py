@@ -26,7 +26,7 @@ from optogram.zoo.photos_taught import (
     seen_otherwise,
     without_batch_norm,
 )
-from optogram.zoo.training import Trained, recipe_named, train
+from optogram.zoo.training import Phase, Trained, recipe_named, train
 
 
 def sides(build, size):
@@ -235,7 +235,7 @@ def test_the_middle_is_seen_of_images_that_are_larger_than_the_network_takes(tmp
 
     recipe = replace(
         recipe_named("zfnet"), name="middle", build=mean, hidden=(), output="1", seen=(2, 2),
-        shape=(3, 64, 64), phases=falling(2), keep=(), augment=None, after_step=None,
+        shape=(3, 64, 64), phases=(Phase(2, 0.05, 0.05),), keep=(), augment=None, after_step=None,
     )  # fmt: skip
     *_, trained = train(recipe, data=(kinds(24), kinds(12)), out=tmp_path / "m.safetensors")
     assert trained.report["shipped"]["test_accuracy"] > 0.5  # the colours are in the middle too
