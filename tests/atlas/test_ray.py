@@ -78,7 +78,7 @@ def test_an_atlas_is_the_one_of_one_program_though_a_node_is_lost(cluster, tmp_p
     found = {}
 
     def lose_one():
-        for _ in range(1200):
+        for _ in range(6000):
             found.update({str(m.path): m.path.stat().st_mtime_ns for m in markers(tmp_path / "a")})
             if len(found) >= 3:
                 break

@@ -78,8 +78,10 @@ def likely_cause(evidence: Evidence) -> str | None:
         return "nothing moved"
     if verdict == "failed":
         return "off" if evidence.score > evidence.start else "fell"
+    if evidence.late > RISING:
+        return "too few steps"
     reached = evidence.score if evidence.reached is None else evidence.reached
     best = evidence.best_in_data
     if best is not None and best > 0 and reached < FAR * best and evidence.extreme > ENDS:
         return "wrong input range"
-    return "too few steps" if evidence.late > RISING else "saturated"
+    return "saturated"

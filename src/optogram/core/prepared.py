@@ -8,6 +8,7 @@ by matrices, and it may count in bfloat16.
 import copy
 from dataclasses import dataclass
 from itertools import chain
+from types import FunctionType
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -134,8 +135,12 @@ def _prepared(network: Network, layers: tuple[str, ...], precision: Precision) -
 
 
 def _closed(network: Network) -> bool:
+    """Whether a copy would not be one: compiled, or with functions that still ask the original."""
     parts = list(network._root.modules())
-    return any(isinstance(part, torch.jit.ScriptModule) for part in parts)
+    own = [value for part in parts for value in vars(part).values()]
+    return any(isinstance(part, torch.jit.ScriptModule) for part in parts) or any(
+        isinstance(value, FunctionType) and value.__closure__ for value in own
+    )
 
 
 def _norms(network: Network) -> bool:

@@ -98,6 +98,7 @@ def survey(
             assert store is not None
             return opened(store.folder, images)
         whole = job.seen = part if whole is None else merged_parts([whole, part])
+        del part  # else it is held while the next is made
     if whole is None or whole.images == 0:
         raise RequestError(
             f"{images.name} has no image that can be read; give a data set with some"

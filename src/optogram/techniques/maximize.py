@@ -291,7 +291,7 @@ class _Climb:
         displayed = self.param.display(shown).float().cpu()
         opacity = told.opacity
         if opacity is not None and told.crop is not None:
-            opacity = told.crop.seen(opacity)
+            opacity = told.crop.seen(opacity[:, None])[:, 0]
         made = []
         for i in range(len(told.targets) * self.facets):
             target = told.targets[i // self.facets]
