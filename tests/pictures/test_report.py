@@ -167,6 +167,55 @@ def test_maps_in_one_grid_share_their_scale():
     assert "0.25" not in texts
 
 
+def captions(report: Report) -> list[str]:
+    return re.findall(r"<figcaption>\s*<span>(.*?)</span>", report.html())
+
+
+def test_maps_of_one_image_show_it_once():
+    image = torch.rand(3, 8, 8)
+    maps = [Attribution(torch.randn(8, 8), image, f"fc:{unit}", 2.0) for unit in range(3)]
+    together, apart = Report("title"), Report("title")
+    together.section("one").pictures(maps)
+    apart.section("one").pictures([*maps, attribution()])
+    alts = [attributes["alt"] for attributes in Page(together.html()).of("img")]
+    assert alts.count("The image that was explained") == 1
+    assert len([alt for alt in alts if alt.startswith("Map for fc:")]) == 3
+    assert captions(together)[0] == "the image"
+    alts = [attributes["alt"] for attributes in Page(apart.html()).of("img")]
+    assert alts.count("The image that was explained") == 4
+
+
+def test_a_grid_of_maps_keeps_the_image_in_every_row():
+    image = torch.rand(3, 8, 8)
+    maps = [Attribution(torch.randn(8, 8), image, f"fc:{unit}", 2.0) for unit in range(4)]
+    report = Report("title")
+    report.section("one").pictures(Sheet(maps, columns=2))
+    alts = [attributes["alt"] for attributes in Page(report.html()).of("img")]
+    assert alts.count("The image that was explained") == 4
+
+
+def test_an_image_and_its_words_are_a_figure():
+    shown = torch.rand(3, 8, 8)
+    report = Report("title")
+    report.section("one").pictures([(shown, "a patch")])
+    found = Page(report.html()).of("img")
+    assert [attributes["alt"] for attributes in found] == ["a patch"]
+    assert captions(report) == ["a patch"]
+
+
+@pytest.mark.parametrize(
+    ("largest", "ticks"),
+    [(0.25, ["-0.25", "0", "0.25"]), (0.000123456, ["-0.00012", "0", "0.00012"])],
+)
+def test_the_numbers_of_a_colour_bar_fit_under_a_small_map(largest, ticks):
+    report = Report("title")
+    values = torch.zeros(4, 4)
+    values[0, 0] = largest
+    report.section("one").pictures([Attribution(values, torch.rand(1, 4, 4), "a", 1.0)])
+    bar = re.search(r'class="ticks">(.*?)</div>', report.html(), re.DOTALL)
+    assert re.findall(r">([^<>\s]+)<", bar[1]) == ticks
+
+
 def test_a_table_needs_a_cell_for_every_column():
     with pytest.raises(RequestError, match="2 columns has a row of 1"):
         Report("title").section("one").table(["a", "b"], [[1]])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 SMALL = 112
-PAGE, GAP = 1060, 16
+PAGE, GAP, TICK = 1060, 16, 7
 SIDES, SMALL_SIDE = ((4, 224), (24, 168), (200, 112)), 60
 MEANING = {
     "excited": "the unit answers to its picture as strongly as to the data, or more",
@@ -344,7 +344,9 @@ def _map_figure(item: Attribution, image: Any, side: int, limit: float | None) -
 def _bar(item: Attribution, limit: float) -> Bar:
     ramp = np.linspace(-limit if item.signed else 0, limit, 256)[None].repeat(2, 0)
     colours = (signed if item.signed else magnitude)(ramp, limit or None, item.floor)
-    ticks = (brief(-limit), "0", brief(limit)) if item.signed else ("0", brief(limit))
+    end = brief(limit)
+    end = end if len(end) <= TICK else brief(limit, 2)  # three of them must fit under a small map
+    ticks = (f"-{end}", "0", end) if item.signed else ("0", end)
     notes = [item.unit_of_values] if item.unit_of_values else []
     if limit == 0:
         return Bar(_data_uri(_as_pillow(colours)), ("0",), "all values are 0")

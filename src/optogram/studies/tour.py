@@ -175,18 +175,21 @@ def explained(report: Report, network: Network, seed: int) -> None:
     sheet = explain(small, photo, unit, methods=EXPLAINERS, scale="each", seed=seed)
     section.pictures(sheet, title=f"{unit} {label}")
     section.text(
-        "Figure 7 of Zeiler and Fergus: what a deep layer's strongest map loses when a part is "
-        "hidden, what that map saw there, what the class loses, and which class is first instead."
+        "Figure 7 of Zeiler and Fergus, on a photograph of which it is less sure: what a deep "
+        "layer's strongest map loses when a part is hidden, what that map saw there, what the "
+        "class loses, and which class is first instead."
     )
-    section.pictures(occlusion_panels(small, photo, unit, patch=12, stride=2))
+    cat = fit(data("photos")[1][0], small.shape)
+    first = Unit(OUTPUT, int(small(cat[None]).argmax()))
+    section.pictures(occlusion_panels(small, cat, first, patch=16, stride=2))
     section.text(
         "Localisation: saliency finds the telling parts, and a cut through the image, where "
         "colours part, makes an object of them. Two other photographs, each with the kind that "
         "the network takes it for."
     )
     others = [fit(data("photos")[number][0], small.shape) for number in (8, 9)]
-    first = [int(small(other[None]).argmax()) for other in others]
-    for other, kind in zip(others, first, strict=True):
+    kinds = [int(small(other[None]).argmax()) for other in others]
+    for other, kind in zip(others, kinds, strict=True):
         cut = localize(small, other, Unit(OUTPUT, kind), seed=seed)
         section.pictures([cut], title=small.label(kind))
 
@@ -200,8 +203,9 @@ def believers(report: Report, network: Network, seed: int) -> None:
         "first layer are their weights. A unit of the second was first shown as the weighted sum "
         "of the filters below it; then by sampling: the unit is held at 1 and the network says "
         "which images go with it; then by making the image that excites it most (Erhan et al., "
-        "2009). The sum leaves out what is not linear, samples are a mean of many digits, the made "
-        "image is one of many: where the three agree, believe them.",
+        "2009). The sum leaves out what is not linear. Holding one unit of 500 moves this network "
+        "little: the five samples are much alike, and the low value under each says that it is not "
+        "the unit's picture. The made images excite their units more than any digit does.",
     )
     section.pictures(list(filters(belief, "h1"))[:SAMPLE], title="weights of the first layer")
     units = [Unit("h2", index) for index in range(0, 500, 100)]
