@@ -232,6 +232,28 @@ def test_with_positive_weights_the_deconvnet_is_the_gradient():
     torch.testing.assert_close(maps[2], maps[0])
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_batch_norm_is_a_factor_on_the_way_back(rule, affine):
+    module = named(conv=nn.Conv2d(2, 3, 3), norm=nn.BatchNorm2d(3, eps=0.01, affine=affine),
+                   relu=nn.ReLU(inplace=True), last=nn.Conv2d(3, 4, 2))  # fmt: skip
+    norm = module.norm
+    norm.running_mean.uniform_(-0.2, 0.2)
+    norm.running_var.uniform_(0.3, 3)
+    if affine:
+        nn.init.uniform_(norm.weight, -2, 2)
+        nn.init.uniform_(norm.bias, -0.2, 0.2)
+    x = images(3, (2, 7, 7))
+    back = backpropagate(Network(module, (2, 7, 7)), x, ask.activation("last:1@2,2"), rule)
+    above = torch.zeros(3, 4, 4, 4)
+    above[:, 1, 2, 2] = 1
+    arrived = F.conv_transpose2d(above, module.last.weight)
+    given = module.eval().norm(module.conv(x))
+    factor = (norm.weight if affine else 1) / (norm.running_var + 0.01).sqrt()
+    passed = rule(arrived, given, given.relu()) * factor[:, None, None]
+    torch.testing.assert_close(back, F.conv_transpose2d(passed, module.conv.weight))
+
+
 @pytest.mark.parametrize(
     ("smooth", "called"),
     [

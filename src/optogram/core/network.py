@@ -141,7 +141,8 @@ class Network:
         Args:
             images: (batch, channel, height, width) in [0, 1]; gradients flow where it wants them.
             layers: names as `print(network)` shows them; `output` is the whole network's answer.
-            rule: how gradients will pass ReLUs on the way back.
+            rule: how gradients will pass ReLUs on the way back. They are for the images: with
+                `deconvnet` and `guided` the weights of batch norms get none.
             watch: remember what each ReLU was given, for `Activations.before`.
 
         Raises RequestError for an unknown layer, images of the wrong shape, or a rule that this

@@ -91,6 +91,8 @@ class ActivationMode(TorchFunctionMode):
             return self._relu(args[0], in_place=_in_place(func, args, kwargs), cap=cap)
         if func in _SMOOTH:
             self.others.add(_SMOOTH[func])
+        if func is F.batch_norm and self.rule in _LEAN and not kwargs["training"]:
+            return _LeanNorm.apply(*args, kwargs["weight"], kwargs["bias"], kwargs["eps"])
         answer = func(*args, **kwargs)
         if func in _CATS:
             _remember_parts(answer, args, kwargs)
@@ -206,6 +208,36 @@ class _LeanReLU(torch.autograd.Function):
         passed = ctx.rule(gradients[0], output, output)
         closed = ctx.cap is not None
         return (passed * (output < ctx.cap) if closed else passed), None, None, None
+
+
+class _LeanNorm(torch.autograd.Function):
+    """A batch norm with fixed statistics, whose weights nobody wants to learn: only a factor.
+
+    torch's own sums up on the way back what its weights would get, also where nobody asks for it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(variance, weight)
+        ctx.eps = eps
+        return F.batch_norm(input, mean, variance, weight, bias, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        variance, weight = ctx.saved_tensors
+        factor = (variance + ctx.eps).rsqrt()
+        factor = factor if weight is None else factor * weight
+        (above,) = gradients
+        below = above * factor.to(above.dtype).view(-1, *[1] * (above.dim() - 2))
+        return below, None, None, None, None, None
 
 
 class _RuledReLU(torch.autograd.Function):
