@@ -20,7 +20,7 @@ from torch import nn
 from benchmarks.paired import Paired, Time, timed, timed_pair
 from optogram.core import Network
 from optogram.survey import ImageSet, from_arrays
-from optogram.survey.part import merged_parts
+from optogram.survey.part import absorbed
 from optogram.survey.run import batch_for, shard_for
 from optogram.survey.scan import Plan, Statistics, planned, scan
 from optogram.zoo.mnist_mlp import mnist_mlp
@@ -46,7 +46,8 @@ def run() -> list[dict[str, object]]:
         )
         rows += [row("mnist-mlp", mnist_mlp().eval(), digits, nn.Linear, n) for n in kinds]
     if wanted in ("", "memory"):
-        rows += [remembered(count) for count in (1_000, 10_000)]
+        kinds_of_run = ("survey", "bare passes")
+        rows += [remembered(count, what) for what in kinds_of_run for count in (1_000, 10_000)]
     return rows
 
 
@@ -68,7 +69,7 @@ def row(
         def survey(span: tuple[int, int] = span) -> None:
             nonlocal part
             more = scan(network, images, plan, *span, earlier=part)
-            part = more if part is None else merged_parts([part, more])
+            part = more if part is None else absorbed(part, more)
 
         bare_span = partial(bare, *span)
         pairs.append(timed_pair(survey, bare_span, turned=number % 2 == 1))
@@ -118,20 +119,31 @@ CHILD = """
 import sys, resource, torch, torchvision
 from optogram.core import Network
 from optogram.survey import ImageSet, make
+from optogram.survey.run import batch_for
 count = int(sys.argv[1])
 def read(numbers):
     chance = torch.Generator().manual_seed(int(numbers[0]))
     return torch.rand(len(numbers), 3, 64, 64, generator=chance)
 images = ImageSet("noise", (), torch.full((count,), -1), read, lambda: [b"noise"], str)
 net = Network(torchvision.models.squeezenet1_1(weights=None).eval(), (3, 64, 64))
-make(net, images, statistics="all", triage=False)
+if sys.argv[2] == "survey":
+    make(net, images, statistics="all", triage=False)
+else:
+    module = net.module.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for _, shown, _ in images.batches(batch_for(net.shape)):
+            module(shown.contiguous(memory_format=torch.channels_last))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
-def remembered(count: int) -> dict[str, object]:
-    """The peak memory of a process that surveys images which exist only while they are shown."""
-    child = [sys.executable, "-c", CHILD, str(count)]
+def remembered(count: int, what: str) -> dict[str, object]:
+    """The peak memory of a process that surveys images which exist only while they are shown.
+
+    Or of one that only shows them: its peak rises too, as the allocator's heap goes to pieces.
+    """
+    child = [sys.executable, "-c", CHILD, str(count), what]
     done = subprocess.run(child, capture_output=True, text=True, check=True)
     peak = float(done.stdout.split()[-1])
-    return {"what": "peak memory, MB", "network": "squeezenet1_1", "images": count, "MB": peak}
+    network = "squeezenet1_1"
+    return {"what": f"peak memory, {what}, MB", "network": network, "images": count, "MB": peak}

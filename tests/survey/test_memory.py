@@ -1,5 +1,6 @@
 """A survey and an atlas for which memory is short: the same, in smaller parts."""
 
+import gc
 import sys
 import threading
 
@@ -9,7 +10,7 @@ import torch
 import optogram as og
 from optogram.atlas import painting
 from optogram.core import visit as visiting
-from optogram.survey import make, scan
+from optogram.survey import ImageSet, make, scan
 from optogram.survey.ahead import ahead
 from tests.survey.small import LAYERS, images, network
 
@@ -117,3 +118,33 @@ def test_a_fault_in_reading_is_raised_in_its_turn_and_the_thread_ends():
     next(endless)
     endless.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_what_a_survey_keeps_does_not_grow_with_the_data(stored, tmp_path, monkeypatch):
+    """Bytes of all tensors that live after a batch; images exist only while they are shown."""
+
+    def read(numbers):
+        chance = torch.Generator().manual_seed(int(numbers[0]))
+        return torch.rand(len(numbers), 1, 10, 10, generator=chance)
+
+    data = ImageSet("noise", (), torch.full((512,), -1), read, lambda: [b"noise"], str)
+    monkeypatch.setattr(scan, "BUFFER", 500)  # some 20 images' answers wait
+    listen, alive = scan._listen, []
+
+    def measured(*args, **kwargs):
+        listen(*args, **kwargs)
+        gc.collect()
+        storages = {
+            thing.untyped_storage().data_ptr(): thing.untyped_storage().nbytes()
+            for thing in gc.get_objects()
+            if issubclass(type(thing), torch.Tensor)
+        }
+        alive.append(sum(storages.values()))
+
+    monkeypatch.setattr(scan, "_listen", measured)
+    place = {"shard": 64, "directory": tmp_path / "survey"} if stored else {}
+    make(network(), data, LAYERS, batch=8, **place)
+    assert len(alive) == 64
+    later = alive[16:]  # two shards make the sum and the part in the making
+    assert max(later[24:]) <= max(later[:24])

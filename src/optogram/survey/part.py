@@ -65,11 +65,26 @@ def merged_parts(parts: Sequence[Part]) -> Part:
     return reduce(_merged, ordered)
 
 
+def absorbed(one: Part, other: Part) -> Part:
+    """Both as one part, made layer by layer: of `other` nothing is left, `one` must be forgotten.
+
+    It takes hardly more memory than the two did, where `merged_parts` takes half as much again.
+    """
+    for name, layer in one.layers.items():
+        one.layers[name] = layer.merge(other.layers.pop(name))
+    return _joined(one, other, one.layers)
+
+
 def _merged(one: Part, other: Part) -> Part:
+    layers = {name: layer.merge(other.layers[name]) for name, layer in one.layers.items()}
+    return _joined(one, other, layers)
+
+
+def _joined(one: Part, other: Part, layers: dict[str, LayerPart]) -> Part:
     return Part(
         tuple(sorted(one.ranges + other.ranges)),
         one.images + other.images,
-        {name: layer.merge(other.layers[name]) for name, layer in one.layers.items()},
+        layers,
         {**one.skipped, **other.skipped},
     )
 

@@ -35,7 +35,7 @@ from optogram.survey.topk import (
 Statistics = Literal["none", "moments", "all"]
 Places = Literal["strongest", "all"]
 
-BUFFER = 1 << 25
+BUFFER = 1 << 23
 """So many answers are kept before they are added up."""
 
 TALLIES = 128
@@ -116,11 +116,18 @@ def scan(
     Raises RequestError for images that the network cannot take, and where one makes a layer answer
     NaN or infinity; it names the image.
     """
-    ears = {name: _Ear.on(network.layer(name), plan, len(images.classes)) for name in plan.layers}
+    layers = {name: network.layer(name) for name in plan.layers}
+    rows = -(-BUFFER // sum(layer.units for layer in layers.values()))
+    outputs = layers[OUTPUT].units if OUTPUT in layers else 0
+    ears = {
+        name: _Ear.on(layer, plan, len(images.classes), outputs, rows + plan.batch)
+        for name, layer in layers.items()
+    }
     for name, ear in ears.items():
         ear.top = ear.top if earlier is None else earlier.layers[name].top
     before = set(images.skipped)
-    seen = waiting = 0
+    seen = 0
+    waiting: list[tuple[Tensor, Tensor]] = []
     newest = max(int(ear.top.images.max()) for ear in ears.values())
     room = Room()
     batches = images.batches(at_once(network, plan.batch), start=start, stop=stop)
@@ -137,54 +144,67 @@ def scan(
 
         for _ in room.each(range(len(numbers)), listen):
             pass
-        for ear in ears.values():
-            ear.labels.append(labels)
-            ear.numbers.append(numbers)
+        waiting.append((numbers, labels))
         seen += len(numbers)
-        waiting += len(numbers)
-        if waiting // TALLIES > (waiting - len(numbers)) // TALLIES:
+        if seen // TALLIES > (seen - len(numbers)) // TALLIES:
             for ear in ears.values():
                 ear.add_moments()
-        if waiting * sum(ear.layer.units for ear in ears.values()) >= BUFFER:
-            waiting = 0
-            _add_up(ears, plan)
+        if sum(len(numbers) for numbers, _ in waiting) >= rows:
+            _add_up(ears, plan, waiting)
+            waiting = []
         progress.tell("survey", start + seen, len(images))
-    _add_up(ears, plan)
+    _add_up(ears, plan, waiting)
     skipped = {name: why for name, why in images.skipped.items() if name not in before}
-    layers = {
-        name: LayerPart(within(ear.top, start, stop), ear.moments, ear.answers)
+    parts = {
+        name: LayerPart(within(ear.top, start, stop), ear.moments, ear.answers if seen else None)
         for name, ear in ears.items()
     }
-    return Part(((start, stop),), seen, layers, skipped)
+    return Part(((start, stop),), seen, parts, skipped)
 
 
 @dataclass(eq=False)
 class _Ear:
-    """What one layer has said so far, and the answers that are not yet added up."""
+    """What one layer has said so far, and the answers that are not yet added up.
+
+    They wait in the first `filled` rows of `waiting`, which is taken once: many small pieces of
+    memory that outlive a batch would lie scattered between what the next batches need.
+    """
 
     layer: Layer
     top: TopK
     moments: Moments | None
     answers: Answers | None
-    classes: int
-    waiting: list[Float[Tensor, "batch unit"]]
-    numbers: list[Int64[Tensor, " batch"]]
-    labels: list[Int64[Tensor, " batch"]]
+    waiting: Float[Tensor, "room unit"]
+    filled: int
     tallies: list[Tallies]
+    highest: list[Float[Tensor, " unit"]]
 
     @classmethod
-    def on(cls, layer: Layer, plan: Plan, classes: int) -> "_Ear":
-        top = TopK.empty(layer.units, plan.k)
-        some = None if plan.statistics == "none" else Moments.empty(layer.units)
-        return cls(layer, top, some, None, classes, [], [], [], [])
+    def on(cls, layer: Layer, plan: Plan, classes: int, outputs: int, room: int) -> "_Ear":
+        units, every = layer.units, plan.statistics == "all"
+        some = None if plan.statistics == "none" else Moments.empty(units)
+        answers = None
+        if every:
+            pairs = units <= WIDEST
+            answers = Answers.empty(units, classes=classes, pairs=pairs, outputs=outputs)
+        waiting = torch.empty(room if every else 0, units)
+        return cls(layer, TopK.empty(units, plan.k), some, answers, waiting, 0, [], [])
+
+    def keep(self, strongest: Float[Tensor, "batch unit"], tallies: Tallies | None) -> None:
+        """Let a batch's answers wait."""
+        if tallies is not None:
+            self.tallies.append(tallies)
+            self.highest.append(strongest.amax(0))
+        if self.answers is not None:
+            first, self.filled = self.filled, self.filled + len(strongest)
+            self.waiting[first : self.filled] = strongest
 
     def add_moments(self) -> None:
         """Add the tallies that wait to the moments."""
         if self.tallies and self.moments is not None:
-            # The answers of the batches that these tallies are of are the last of those that wait.
-            highest = [some.amax(0) for some in self.waiting[-len(self.tallies) :]]
-            self.moments = self.moments.merge(moments_of(torch.stack(highest), self.tallies))
-        self.tallies = []
+            some = moments_of(torch.stack(self.highest), self.tallies)
+            self.moments = self.moments.merge(some)
+        self.tallies, self.highest = [], []
 
 
 def _listen(
@@ -224,11 +244,8 @@ def _listen(
         _enter(ears, new)
     for name, top in tops.items():
         ears[name].top = top
-    for name, tally in tallies.items():
-        ears[name].tallies.append(tally)
-    if plan.statistics != "none":
-        for name, values in strongest.items():
-            ears[name].waiting.append(values)
+    for name, values in strongest.items():
+        ears[name].keep(values, tallies.get(name))
 
 
 def _enter(ears: dict[str, _Ear], new: dict[str, Entries]) -> None:
@@ -270,25 +287,21 @@ def _check(
             )
 
 
-def _add_up(ears: dict[str, _Ear], plan: Plan) -> None:
-    """Add the waiting answers to the statistics of each layer."""
+def _add_up(ears: dict[str, _Ear], plan: Plan, waiting: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Add the waiting answers, to images of these numbers and labels, to the statistics."""
+    if not waiting:
+        return
+    numbers, labels = (torch.cat(some) for some in zip(*waiting, strict=True))
     outputs = ears.get(OUTPUT)
-    beside = torch.cat(outputs.waiting) if outputs and outputs.waiting else None
+    beside = None if outputs is None else outputs.waiting[: outputs.filled]
     for ear in ears.values():
         ear.add_moments()
-        if ear.waiting and plan.statistics == "all":
-            more = Answers.of(
-                torch.cat(ear.waiting),
-                torch.cat(ear.numbers),
-                torch.cat(ear.labels),
-                classes=ear.classes,
-                pairs=ear.layer.units <= WIDEST,
-                share=plan.share,
-                outputs=beside,
+        if ear.answers is not None:
+            ear.answers = ear.answers.add(
+                ear.waiting[: ear.filled], numbers, labels, share=plan.share, outputs=beside
             )
-            ear.answers = more if ear.answers is None else ear.answers.merge(more)
     for ear in ears.values():
-        ear.waiting, ear.numbers, ear.labels = [], [], []
+        ear.filled = 0
 
 
 def planned(plan: Plan, images: int) -> Plan:

@@ -7,7 +7,7 @@ al., 1983).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Float64, Int32, Int64
@@ -114,46 +114,103 @@ class Answers:
         share: float = 1.0,
         outputs: Float[Tensor, "image output"] | None = None,
     ) -> "Answers":
-        """Of some images at once; `share` of them enter the halves, which cost most.
+        """Of some images at once, see `add`; with `pairs` also how units go together."""
+        units, beside = answers.shape[1], 0 if outputs is None else outputs.shape[1]
+        empty = cls.empty(units, classes=classes, pairs=pairs, outputs=beside)
+        return empty.add(answers, numbers, labels, share=share, outputs=outputs)
 
-        `labels` are -1 where the class is not known.
+    @classmethod
+    def empty(cls, units: int, *, classes: int, pairs: bool, outputs: int = 0) -> "Answers":
+        """Of no image."""
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64)
+
+        paired = units if pairs else 0
+        return cls(
+            0,
+            zeros(2, units),
+            torch.zeros(classes + 1, dtype=torch.int64),
+            zeros(classes + 1, units),
+            zeros(units),
+            torch.zeros(units, BINS, dtype=torch.int32),
+            (0, 0),
+            zeros(2, units),
+            zeros(2, paired, paired),
+            zeros(units if outputs else 0, outputs),
+            zeros(outputs),
+        )
+
+    def add(
+        self,
+        answers: Float[Tensor, "image unit"],
+        numbers: Int64[Tensor, " image"],
+        labels: Int64[Tensor, " image"],
+        *,
+        share: float = 1.0,
+        outputs: Float[Tensor, "image output"] | None = None,
+    ) -> "Answers":
+        """With those of more images; `share` of them enter the halves, which cost most.
+
+        `labels` are -1 where the class is not known. The answer lies in the same memory, which is
+        much: these ones must not be used any more.
         """
+        count, classes = len(answers), len(self.class_count) - 1
+        if not count:
+            return self
         known = labels.masked_fill(labels < 0, classes)
         few = classes < SPLIT
-        member = torch.zeros(len(known), classes + 1 if few else 0, dtype=torch.float64)
+        member = torch.zeros(count, classes + 1 if few else 0, dtype=torch.float64)
         if few:
-            member[torch.arange(len(known)), known] = 1
-        beside = torch.zeros(len(known), 0) if outputs is None else outputs
+            member[torch.arange(count), known] = 1
+        beside = torch.zeros(count, 0) if outputs is None else outputs
         beside = beside.double()
-        middle = beside.mean(0) if len(beside) else beside.sum(0)
+        middle = beside.mean(0)
         products, scatter, rectified = _added(answers, torch.cat([member, beside - middle], 1))
         if few:
             sums = products[: classes + 1]
         else:
             sums = torch.zeros(classes + 1, answers.shape[1], dtype=torch.float64)
             sums.index_add_(0, known, answers.double())
-        which = halves(numbers, share)
-        units = answers.shape[1] if pairs else 0
-        means = torch.zeros(2, answers.shape[1], dtype=torch.float64)
-        spread = torch.empty(2, units, units, dtype=torch.float64)
+        total = self.images + count
+        away, aside = sums.sum(0) / count, middle
+        if self.images:
+            away, aside = away - self.mean, middle - self.across_mean
+        weight = self.images * count / total
+        if outputs is not None:
+            self.across.add_(products[member.shape[1] :].T).addr_(away, aside, alpha=weight)
+        counted(answers, self.bins)
+        return replace(
+            self,
+            images=total,
+            rectified=self.rectified + rectified,
+            class_count=self.class_count + torch.bincount(known, minlength=classes + 1),
+            class_sum=self.class_sum + sums,
+            scatter=self.scatter + scatter + weight * away.square(),
+            half_count=self._add_halves(answers, halves(numbers, share)),
+            across_mean=self.across_mean + aside * (count / total),
+        )
+
+    def _add_halves(
+        self, answers: Float[Tensor, "image unit"], which: Int64[Tensor, " image"]
+    ) -> tuple[int, int]:
+        """The new `half_count`; the other numbers of the halves are changed where they lie."""
+        counts = list(self.half_count)
+        units = self.half_spread.shape[1]
         for half in (0, 1):
             part = answers[which == half]
-            if len(part):
-                means[half] = part.double().mean(0)
-            _pairs(part[:, :units] - means[half, :units].to(part), spread[half])
-        return cls(
-            len(answers),
-            rectified,
-            torch.bincount(known, minlength=classes + 1),
-            sums,
-            scatter,
-            counted(answers),
-            (int((which == 0).sum()), int((which == 1).sum())),
-            means,
-            spread,
-            products[member.shape[1] :].T[: 0 if outputs is None else None],
-            middle,
-        )
+            if not len(part):
+                continue
+            before, counts[half] = counts[half], counts[half] + len(part)
+            mean, spread = self.half_mean[half], self.half_spread[half]
+            new = part.double().mean(0)
+            _pairs(part[:, :units] - new[:units].to(part), spread)
+            away = new - mean
+            if before:
+                weight = before * len(part) / counts[half]
+                spread.addr_(away[:units], away[:units], alpha=weight)
+            mean.add_(away, alpha=len(part) / counts[half])
+        return counts[0], counts[1]
 
     def merge(self, other: "Answers") -> "Answers":
         """Of the images of both, which must be different ones."""
@@ -247,10 +304,9 @@ def _steps(
     return torch.add(first, size, alpha=1 / _GROWTH, out=size).clamp_(0, _SIDE).copysign_(values)
 
 
-def counted(answers: Float[Tensor, "image unit"]) -> Int32[Tensor, "unit bin"]:
-    """How many answers of each unit fall into each bin."""
+def counted(answers: Float[Tensor, "image unit"], bins: Int32[Tensor, "unit bin"]) -> None:
+    """Add to `bins` how many answers of each unit fall into each."""
     count, units = answers.shape
-    bins = torch.empty(units, BINS, dtype=torch.int32)
     width = min(SPLIT, units)
     rows = CHUNK // width
     given, room = torch.empty(2, min(rows, count), width, dtype=answers.dtype)
@@ -263,8 +319,7 @@ def counted(answers: Float[Tensor, "image unit"]) -> Int32[Tensor, "unit bin"]:
             some = slice(0, len(part)), slice(0, len(held))
             at.copy_(_steps(given[some].copy_(part), room[some])).add_(start[: len(held)])
         found = torch.bincount(where[:, : len(held)].flatten(), minlength=held.numel())
-        held.copy_(found.view_as(held))
-    return bins
+        held.add_(found.view_as(held))
 
 
 def value_of(bin_: Int64[Tensor, " unit"]) -> Float64[Tensor, " unit"]:
@@ -324,13 +379,13 @@ def _added(
 
 
 def _pairs(rows: Float[Tensor, "image unit"], found: Float64[Tensor, "unit unit"]) -> None:
-    """The sums over images of the products of each two units."""
-    units = rows.shape[1]
+    """Add to `found` the sums over images of the products of each two units."""
+    units = found.shape[0]
     for first in range(0, units, BLOCK):
         last = first + BLOCK
         block = rows[:, first:last].T @ rows[:, first:]
-        found[first:last, first:] = block
-        found[last:, first:last] = block[:, BLOCK:].T
+        found[first:last, first:] += block
+        found[last:, first:last] += block[:, BLOCK:].T
 
 
 def _joined_halves(one: Answers, other: Answers) -> tuple[Tensor, Tensor]:
