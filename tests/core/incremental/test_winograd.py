@@ -1,5 +1,8 @@
 """Convolutions with fewer products are the convolutions, and what changed is all that is added."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +10,10 @@ from torch import nn
 
 import optogram as og
 from optogram.core.chance import generator
-from optogram.core.incremental import Occluders, answers, costs, engine, grid
+from optogram.core.incremental import Occluders, answers, costs, engine, grid, winograd
 from optogram.core.incremental.answers import prepared
 from optogram.core.incremental.plan import groups
-from optogram.core.incremental.winograd import TILES, Scratch, Tiles, transforms
+from optogram.core.incremental.winograd import TILES, Scratch, Tiles, transforms, workspace
 
 
 def drawn(shape, *parts, dtype=torch.float32):
@@ -109,3 +112,78 @@ def test_tiles_and_differences_answer_as_if_every_copy_were_shown(size, memory, 
     for which, acts in answers(net, image, occluders, ("output",), memory=memory):
         expected = net(occluders.apply(image, which))
         assert torch.allclose(acts.layers["output"], expected, atol=2e-5)
+
+
+def test_memory_is_lent_once_and_used_again_by_the_next_call():
+    class Owner:
+        pass
+
+    owner, like = Owner(), torch.zeros(1)
+    with workspace(owner) as scratch:
+        first, second = scratch.lend(like, 10, 100), scratch.lend(like, 1000)
+        first.fill_(1)
+        second.fill_(2)
+        assert (first == 1).all()
+        with workspace(owner) as other:
+            assert other is not scratch
+    places = {first.data_ptr(), second.data_ptr()}
+    with workspace(owner) as scratch:
+        again = [scratch.lend(like, 1000), scratch.lend(like, 900)]
+        assert {one.data_ptr() for one in again} == places
+        assert scratch.lend(like.double(), 1000).dtype == torch.double
+    held = weakref.ref(scratch)
+    del owner, scratch
+    gc.collect()
+    assert held() is None
+
+
+def test_no_more_memory_rests_than_the_bounds_say(monkeypatch):
+    scratch, like = Scratch(), torch.zeros(1)
+    for count in (100, 200, 300):
+        scratch.lend(like, count)
+    scratch(0, like, 50)
+    scratch.rest()
+    assert sum(len(one) for one in scratch._spare) == 600
+    scratch.bound(limit=100, most=2000)
+    assert sum(len(one) for one in scratch._spare) == 500  # of four bytes
+    assert not scratch._kept
+    scratch.lend(like, 400)  # none fits: with those that rest it would be too much
+    assert sum(one.nbytes for one in [*scratch._spare, *scratch._lent]) <= 2000
+    monkeypatch.setattr(winograd, "RESTING", 1000)
+    scratch.rest()
+    assert sum(one.nbytes for one in scratch._spare) <= 1000
+
+
+def test_two_occlusions_of_one_network_in_turn_do_not_mix():
+    module = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    net = og.Network(module, (3, 64, 64))
+    images = [torch.rand(3, 64, 64, generator=generator("turns", i)) for i in range(2)]
+    hidden = grid(64, 64, 8, 2).flatten(0, 1)
+    steps = prepared(net, images[0], Occluders(hidden, images[0]), ("output",))
+    assert any(one.tiles for one in groups(steps, hidden))
+
+    def begun(image):
+        occluders = Occluders(hidden, torch.zeros_like(image))
+        work = answers(net, image, occluders, ("output",))
+        return ((which, acts.layers["output"]) for which, acts in work)
+
+    def sorted_rows(found):
+        which, rows = (torch.cat(some) for some in zip(*found, strict=True))
+        return rows[which.argsort()]
+
+    alone = [sorted_rows(list(begun(image))) for image in images]
+    both, found = [begun(image) for image in images], [[], []]
+    while any(both):
+        for number, work in enumerate(both):
+            some = next(work, None) if work else None
+            if some is None:
+                both[number] = None
+            else:
+                found[number].append(some)
+    for one, other in zip(alone, found, strict=True):
+        assert len(other) > 1
+        assert torch.equal(one, sorted_rows(other))

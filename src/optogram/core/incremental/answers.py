@@ -14,6 +14,7 @@ from optogram.core.incremental.capture import Call, NotCaptured, capture
 from optogram.core.incremental.naive import Answers, naive
 from optogram.core.incremental.occluders import Occluders
 from optogram.core.incremental.plan import Steps, groups, narrowed, said, sort
+from optogram.core.incremental.winograd import workspace
 from optogram.core.network import Network
 from optogram.core.progress import tell
 from optogram.pictures.errors import RequestError
@@ -155,9 +156,15 @@ def _all_units(values: Tensor, units: tuple[int, ...], call: Call | None) -> Ten
 def _run(
     network: Network, steps: Steps, image: Image, occluders: Occluders, memory: float
 ) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
-    with torch.no_grad():
-        work = incremental.Engine(network, steps, image, occluders, memory * 1e9)
+    with workspace(network) as scratch:
+        work = incremental.Engine(network, steps, image, occluders, memory * 1e9, scratch=scratch)
         made = groups(steps, occluders.boxes, memory * 1e9)
         if len(occluders) > 1:
             log.info("occlusion of %s: %s", network.name, said(steps, made, occluders.boxes))
-        yield from work.run(made, first=_trial(occluders))
+        batches = work.run(made, first=_trial(occluders))
+        while True:
+            with torch.no_grad():  # and not while the caller has the batch
+                found = next(batches, None)
+            if found is None:
+                return
+            yield found

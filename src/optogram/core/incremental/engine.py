@@ -187,9 +187,11 @@ class Engine:
         """Bytes for parts, beside clean maps and copies of weights and those of tiles."""
         kept = {0} | {number for one in groups for number in one.cut}
         clean = sum(_count(self.steps.shapes[number]) for number in kept) * self._bytes
-        held = _held(self.steps, groups) + copies(self.steps, groups)
-        self.scratch.limit = max(self.memory - held - clean, 0) / 4
-        return max(self.memory - held - clean, 0) * 3 / 4
+        tiles = _held(self.steps, groups)
+        held = tiles + copies(self.steps, groups)
+        left = max(self.memory - held - clean, 0)
+        self.scratch.bound(left / 4, tiles)
+        return left * 3 / 4
 
     def _chunks(
         self, one: Group, stage: Stage, room: float, cache: float = _CACHE

@@ -29,7 +29,8 @@ def naive(
     image = image.to(network.device)
     for which in torch.arange(len(occluders)).split(size):
         with torch.no_grad():
-            yield which, network.read(occluders.apply(image, which), *layers)
+            found = network.read(occluders.apply(image, which), *layers)
+        yield which, found
         tell("occlusion", int(which[-1]) + 1, len(occluders))
 
 

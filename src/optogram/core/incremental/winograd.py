@@ -8,10 +8,13 @@ answers are those of the plain sum but for rounding (of single precision; tests 
 """
 
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -28,25 +31,68 @@ Weight = Float[Tensor, "out in 3 3"]
 PRODUCT, MOVE, LOAD, PREPARE, CALL = 1.06e-11, 1.1e-9, 1.0e-10, 2e-9, 100e-6
 TILES = np.array([(rows, columns) for rows in range(2, 9) for columns in range(2, 9)])
 SCRATCH = 10e6  # bytes of transformed pixels at a time: what the caches hold
+RESTING = 512e6
+"""So many bytes of work memory at most stay with a network between two calls."""
 
 
 class Scratch:
     """Memory that is used again and again: fresh pages cost more than what is written to them.
 
-    At most `limit` bytes are asked of it, where that is enough for one occluder.
+    At most `limit` bytes are asked of what is used over and over within a call, where that is
+    enough for one occluder; what is lent for a whole call takes at most `most`, where that is
+    enough for it.
     """
 
     def __init__(self, limit: float = math.inf) -> None:
-        self.limit = limit
+        self.limit, self.most = limit, math.inf
         self._kept: dict[int, Tensor] = {}
+        self._lent: list[Tensor] = []
+        self._spare: list[Tensor] = []
 
     def __call__(self, which: int, like: Tensor, *shape: int) -> Tensor:
         """An uninitialised tensor of a shape, in the same memory at every call of that number."""
         count = math.prod(shape)
         kept = self._kept.get(which)
-        if kept is None or len(kept) < count or kept.dtype != like.dtype:
+        if kept is None or len(kept) < count or not _alike(kept, like):
             kept = self._kept[which] = spacious(like, count)
         return kept[:count].view(shape)
+
+    def lend(self, like: Tensor, *shape: int) -> Tensor:
+        """An uninitialised tensor of a shape that is nobody else's until `rest`."""
+        count = math.prod(shape)
+        fitting = [one for one in self._spare if len(one) >= count and _alike(one, like)]
+        found = min(fitting, key=len, default=None)
+        if found is None or len(found) > count * 5 // 4:
+            room = self.most - _bytes(self._lent) - count * like.element_size()
+            self._spare = _within(self._spare, room)
+            found = spacious(like, count)
+        else:
+            self._spare = [one for one in self._spare if one is not found]
+        self._lent.append(found)
+        return found[:count].view(shape)
+
+    def bound(self, limit: float, most: float) -> None:
+        """Set both bounds, and let go of what is beyond them."""
+        self.limit, self.most = limit, most
+        if _bytes(self._kept.values()) > limit:
+            self._kept = {}
+        self._spare = _within(self._spare, most)
+
+    def rest(self) -> None:
+        """Take back what was lent, and keep at most `RESTING` bytes of all for the next call."""
+        self._spare, self._lent = [*self._spare, *self._lent], []
+        self._spare = _within(self._spare, RESTING - _bytes(self._kept.values()))
+
+
+@contextmanager
+def workspace(owner: Any) -> Iterator[Scratch]:
+    """The memory that an earlier call for this owner left; two at a time have one each."""
+    scratch = _resting.pop(owner, None) or Scratch()
+    try:
+        yield scratch
+    finally:
+        scratch.rest()
+        _resting[owner] = scratch
 
 
 @dataclass(eq=False)
@@ -118,13 +164,13 @@ class Tiles:
         for row in range(high):
             torch.index_select(rows, 0, numbers[row], out=pixels)
             torch.mm(beside, pixels.view(left, many), out=by_column[row])
-        weights = self._weights(tile).view(tall, wide, out, channels)
+        weights = self._weights(tile, scratch).view(tall, wide, out, channels)
         seen, products = scratch(2, rows, tall, many), scratch(3, rows, tall, some)
         flat = scratch(4, rows, wide, tile[0], some)
         for column in range(wide):
             torch.mm(before, by_column[:, column], out=seen)
             given, taken = seen.view(tall, tiles, channels), products.view(tall, tiles, out)
-            if LINEAR is not None and tiles >= _MANY and channels >= _MANY:
+            if LINEAR is not None and tiles >= _MANY and channels >= _WIDE:
                 for row in range(tall):
                     taken[row] = LINEAR(given[row], weights[row, column], None, "none", [], "")
             else:
@@ -135,13 +181,13 @@ class Tiles:
             torch.mm(behind, flat[:, row], out=made[row])
         return made.view(-1, out)
 
-    def _weights(self, tile: Pair) -> Float[Tensor, "point out in"]:
+    def _weights(self, tile: Pair, scratch: Scratch) -> Float[Tensor, "point out in"]:
         if tile not in self.kept:
             out, channels = self.weight.shape[:2]
             down, across = (_matrices(side, self.weight)[1] for side in tile)
             whole = self.weight.reshape(-1, 9).t().contiguous().view(3, -1)
             rows = torch.mm(down, whole).view(len(down), 3, -1)
-            made = spacious(self.weight, len(down), len(across), out * channels)
+            made = scratch.lend(self.weight, len(down), len(across), out * channels)
             torch.bmm(across.expand(len(down), -1, -1), rows, out=made)
             self.kept[tile] = made.view(-1, out, channels)
         return self.kept[tile]
@@ -158,6 +204,26 @@ def spacious(like: Tensor, *shape: int) -> Tensor:
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return torch.from_numpy(raw[start : start + size]).view(like.dtype).view(shape)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.device == other.device
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(one.nbytes for one in tensors)
+
+
+def _within(tensors: list[Tensor], most: float) -> list[Tensor]:
+    """The largest of them that take at most so many bytes together."""
+    found: list[Tensor] = []
+    for one in sorted(tensors, key=len, reverse=True):
+        if _bytes(found) + one.nbytes <= most:
+            found.append(one)
+    return found
+
+
+_resting: WeakKeyDictionary[Any, Scratch] = WeakKeyDictionary()
 
 
 @cache
@@ -256,7 +322,7 @@ _POINTS = (0, -1, 1, Fraction(1, 2), -2, Fraction(-1, 2), 2)
 _REAL = 6
 _POINTS_OF = np.array([side + (2 if side <= _REAL else 3) for side in range(9)])
 _LEAST = 256
-_MANY = 200
-# oneDNN's product of matrices, faster than torch's own for large ones on AMD EPYC; private, so
-# perhaps not there.
+_MANY, _WIDE = 100, 400
+# oneDNN's product of matrices, a tenth faster than torch's own from so many rows and columns on AMD
+# EPYC, and slower below; private, so perhaps not there.
 LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
