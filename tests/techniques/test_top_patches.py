@@ -74,18 +74,32 @@ def test_a_first_layer_is_projected_by_its_filter_under_every_rule():
         assert torch.equal(a.image, b.image)
 
 
-def test_directions_layers_and_single_places_are_asked_too():
+def test_directions_and_single_places_are_asked_too():
     net, data = network(), images(25)
     _, said = maps(net, data, "conv2")
     vector = torch.tensor([1.0, -1, 0, 2, 0, 0])
     along = torch.einsum("bchw,c->bhw", said, vector).flatten(1).amax(1)
-    targets = [Direction("conv2", vector, "mine"), "conv2", "conv2:2@1,1"]
+    targets = [Direction("conv2", vector, "mine"), "conv2:2@1,1"]
     sheet = og.top_patches(net, data, targets, k=2)
-    expected = [along, said.mean(1).flatten(1).amax(1), said[:, 2, 1, 1]]
+    expected = [along, said[:, 2, 1, 1]]
     for row, values in enumerate(expected):
         scores = sheet[2 * row : 2 * row + 2].scores
         torch.testing.assert_close(scores, values.topk(2).values, rtol=1e-5, atol=1e-6)
-    assert sheet[4].unit == "conv2:2@1,1"
+    assert sheet[2].unit == "conv2:2@1,1"
+
+
+def test_a_layer_stands_for_units_spread_over_it():
+    net, data = network(), images(20)
+    some = og.top_patches(net, data, "conv2", k=2, sample=3, project="deconvnet")
+    named = ["conv2:0", "conv2:2", "conv2:4"]
+    one_by_one = og.top_patches(net, data, named, k=2, project="deconvnet")
+    assert some.units == one_by_one.units == tuple(unit for unit in named for _ in range(4))
+    assert torch.equal(some.scores, one_by_one.scores)
+    every = og.top_patches(net, data, ["conv2", "fc1:1"], k=1, sample=None)
+    assert every.units == (*(f"conv2:{number}" for number in range(6)), "fc1:1")
+    assert og.top_patches(net, data, "conv2", k=1).units == every.units[:-1]
+    with pytest.raises(RequestError, match="sample=0: at least one unit"):
+        og.top_patches(net, data, "conv2", sample=0)
 
 
 def test_one_image_may_fill_the_list_where_that_is_asked():

@@ -1,6 +1,7 @@
 """Top patches: the pieces of real images that excite a unit most (Zeiler & Fergus, 2014)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from optogram.core import progress, rules
 from optogram.core.gradient import value_and_gradient
 from optogram.core.network import Network
 from optogram.core.technique import technique
-from optogram.core.unit import Targetlike, units
+from optogram.core.unit import Target, Targetlike, Unit, units
 from optogram.pictures import Picture, Sheet
 from optogram.pictures.errors import RequestError
 from optogram.survey import ImageSet, as_images
@@ -29,6 +30,7 @@ def top_patches(
     k: int = 9,
     project: Project = "none",
     everywhere: bool = False,
+    sample: int | None = 16,
     batch: int = 16,
 ) -> Sheet:
     """Show what excites a unit most in a data set: the k strongest patches (Zeiler & Fergus, 2014).
@@ -46,11 +48,13 @@ def top_patches(
     Args:
         network: who is asked.
         dataset: the images, fitted to the network's shape.
-        unit: an address or a direction, or several: their patches stand row by row.
+        unit: an address or a direction, or several: their patches stand row by row. The name of a
+            layer stands for some of its units, see `sample`.
         k: how many patches for each unit.
         project: "deconvnet" or "guided" for networks of ReLUs, "gradient" for any; "none" for
             patches alone.
         everywhere: whether several places of one image may stand in the list.
+        sample: how many units stand for a layer, evenly spread over it; None for all of them.
         batch: how many images are shown at once.
 
     Returns:
@@ -60,7 +64,9 @@ def top_patches(
     """
     if project not in _RULES:
         raise RequestError(f"project={project!r}: there is {', '.join(_RULES)}")
-    wanted = [network.resolve(target) for target in units(unit)]
+    if sample is not None and sample < 1:
+        raise RequestError(f"sample={sample}: at least one unit of a layer, or None for all")
+    wanted = [one for target in units(unit) for one in _some(network, target, sample)]
     if not wanted:
         raise RequestError("no unit was asked for: give at least one address, as in 'conv2:1'")
     images = as_images(dataset).fitted(network.shape)
@@ -76,6 +82,16 @@ def top_patches(
         progress.tell("patches", number + 1, len(wanted))
     title = f"{network.name}: strongest in {images.name}"
     return Sheet(tuple(pictures), title=title, columns=k)
+
+
+def _some(network: Network, asked: Target, sample: int | None) -> list[Target]:
+    """The units that a target stands for: of a layer some, evenly spread."""
+    target = network.resolve(asked)
+    if not isinstance(target, Unit) or target.index is not None:
+        return [target]
+    count = network.layer(target.layer).units
+    some = count if sample is None else min(sample, count)
+    return [replace(target, index=number * count // some) for number in range(some)]
 
 
 def _picture(image: Tensor, answer: Found, unit: str) -> Picture:
