@@ -64,8 +64,12 @@ $(PEERS)/.installed: benchmarks/peers/constraints.txt $(STAMP)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(PEERS) --no-deps -r $<
 	@touch $@
 
+# A build that was interrupted knows pages whose pictures it never copied: the next begins afresh.
 docs: $(STAMP)  ## build the documentation; warnings are errors
+	@if [ ! -e build/docs/.finished ]; then rm -rf build/docs; fi
+	@rm -f build/docs/.finished
 	$(BIN)/python -m sphinx -W --keep-going -q -d build/docs/doctrees docs build/docs/html
+	@touch build/docs/.finished
 	@echo "The documentation: $(CURDIR)/build/docs/html/index.html"
 
 names: $(STAMP)  ## record the public names, so that none is lost by accident
