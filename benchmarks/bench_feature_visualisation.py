@@ -23,7 +23,7 @@ from optogram.ascent.cropping import crop_for, margin_for, window
 from optogram.ascent.presets import PRESETS
 from optogram.core.prepared import Precision, resolved
 
-SIZE, STEPS, PAIRS = 128, 4, 3
+SIZE, STEPS, PAIRS = 128, 16, 3
 LAYERS = [("resnet18", "layer1.0", True), ("resnet18", "layer2.0", True)]
 MORE = [
     ("resnet18", "layer3.0", False),

@@ -6,7 +6,7 @@ given the `perturbations_per_eval` that suits it best here, found first, and tim
 occluders side by side, whose cost a place is the same; the clean pass it makes is counted as one
 more place. Both maps are compared on those 16 before.
 
-`OPTOGRAM_BENCH_NETWORKS` names networks of torchvision, `OPTOGRAM_BENCH_THREADS` the threads (1),
+`OPTOGRAM_BENCH_NETWORKS` names networks of torchvision, `OPTOGRAM_BENCH_THREADS` the threads (1, or several numbers),
 `OPTOGRAM_BENCH_SCORE` our score: a "logit" needs one channel of SqueezeNet's classifier, a
 "probability" all of them, as Captum computes.
 """
@@ -22,18 +22,20 @@ from optogram.core.incremental.answers import prepared
 from optogram.core.incremental.plan import flops, groups, least_flops, whole_flops
 
 SIDE, PATCH, STRIDE, COARSE = 224, 16, 8, 56
-PAIRS = 3
+PAIRS = 5
 
 
 def run() -> list[dict[str, object]]:
     """A row a network: ratios a place, by clock and by CPU time, and ratios of the arithmetic."""
     networks = os.environ.get("OPTOGRAM_BENCH_NETWORKS", "vgg11 squeezenet1_1 resnet18").split()
-    threads, before = int(os.environ.get("OPTOGRAM_BENCH_THREADS", "1")), torch.get_num_threads()
-    torch.set_num_threads(threads)
+    before, rows = torch.get_num_threads(), []
     try:
-        return [{"network": name, "threads": threads, **_compared(name)} for name in networks]
+        for threads in map(int, os.environ.get("OPTOGRAM_BENCH_THREADS", "1").split()):
+            torch.set_num_threads(threads)
+            rows += [{"network": name, "threads": threads, **_compared(name)} for name in networks]
     finally:
         torch.set_num_threads(before)
+    return rows
 
 
 def _compared(name: str) -> dict[str, object]:
