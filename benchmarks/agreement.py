@@ -1,7 +1,8 @@
 """Which preset's pictures say most about the data: METHODS C18, for every preset in one table.
 
     .venv/bin/python -m benchmarks.agreement googlenet-bvlc PHOTOS inception4c --at inception4a \
-        --weights FILE [--units 8] [--size 128] [--steps 128] [--presets optogram,olah2017]
+        --weights FILE [--units 8] [--seed 0] [--size 128] [--steps 128] \
+        [--presets optogram,olah2017]
 
 A picture of each of some fairly drawn units is made by each preset; AUC is the chance that one of
 the unit's strongest photographs is more like its picture than another photograph, in the eyes of
@@ -34,7 +35,8 @@ def main() -> None:
     shown = images.take(torch.tensor(numbers))[0]
     count = network.layer(asked.layer).units
     units = [
-        f"{asked.layer}:{n}" for n in sorted(random.Random(0).sample(range(count), asked.units))
+        f"{asked.layer}:{n}"
+        for n in sorted(random.Random(asked.seed).sample(range(count), asked.units))
     ]
     pictures, seconds = {}, {}
     for name in asked.presets.split(","):
@@ -72,6 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--weights")
     parser.add_argument("--split", default="test")
     parser.add_argument("--units", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0, help="which units are drawn")
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--size", type=int, help="pixels of a side; else the network's")
     parser.add_argument("--steps", type=int, help="the same for every preset; else its own")

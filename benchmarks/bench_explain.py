@@ -1,14 +1,14 @@
 """What guided backpropagation costs, beside a bare pass, Captum and (if installed) grad-cam."""
 
-import copy
+import os
 import resource
+import sys
 import warnings
 from collections.abc import Callable
 
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import optogram as og
 from benchmarks.paired import paired
@@ -35,8 +35,6 @@ def run() -> list[dict[str, object]]:
         if (theirs := grad_cams(hooked, images)) is not None:
             ways["grad-cam"] = theirs
         check(ours(), ways["captum"]())
-        if name == "resnet18":
-            rows.append(folded_norms(name, hooked, images, ways["captum"]))
         for way, call in ways.items():
             row = {"what": f"guided backprop, {BATCH} images, {way} / ours", "network": name}
             rows.append(row | paired(call, ours, repeats=5).row())
@@ -65,38 +63,15 @@ def captums(module: nn.Module, images: Tensor) -> Callable[[], Tensor]:
 
 def grad_cams(module: nn.Module, images: Tensor) -> Callable[[], object] | None:
     """Its guided backpropagation takes one image at a time; None where it is not installed."""
+    if (folder := os.environ.get("OPTOGRAM_PEERS")) and folder not in sys.path:
+        sys.path.append(folder)
     try:
         from pytorch_grad_cam import GuidedBackpropReLUModel
-    except ImportError:
+    except ImportError as error:
+        print(f"grad-cam is not compared ({error}): see benchmarks/peers/README.md.")
         return None
     model = GuidedBackpropReLUModel(module, "cpu")
     return lambda: [model(image[None].clone(), UNIT) for image in images]
-
-
-def folded_norms(
-    name: str, module: nn.Module, images: Tensor, whole: Callable[[], Tensor]
-) -> dict[str, object]:
-    """What folding batch norms would save, and how far maps then are from Captum's (`miss`).
-
-    The sums are the same but for rounding; a ReLU whose input lies at 0 then opens or shuts.
-    """
-    copied = copy.deepcopy(module)
-    for part in copied.modules():
-        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("0", "1")):
-            found = getattr(part, conv, None), getattr(part, norm, None)
-            if isinstance(found[0], nn.Conv2d) and isinstance(found[1], nn.BatchNorm2d):
-                setattr(part, conv, fuse_conv_bn_eval(*found))
-                setattr(part, norm, nn.Identity())
-    network = og.Network(copied, (3, SIZE, SIZE), name=name)
-
-    def ours() -> og.Sheet:
-        return og.guided_backprop(network, images, f"output:{UNIT}")
-
-    theirs = whole()
-    miss = (torch.stack([item.raw for item in ours()]) - theirs).abs().max() / theirs.abs().max()
-    row = paired(whole, ours, repeats=5).row()
-    what = f"guided backprop, {BATCH} images, captum / ours with norms folded (not what we do)"
-    return {"what": what, "network": name, **row, "miss": float(miss)}
 
 
 def check(ours: og.Sheet, theirs: Tensor) -> None:

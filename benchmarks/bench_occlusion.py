@@ -6,9 +6,9 @@ given the `perturbations_per_eval` that suits it best here, found first, and tim
 occluders side by side, whose cost a place is the same; the clean pass it makes is counted as one
 more place. Both maps are compared on those 16 before.
 
-`OPTOGRAM_BENCH_NETWORKS` names networks of torchvision, `OPTOGRAM_BENCH_THREADS` the threads (1, or several numbers),
-`OPTOGRAM_BENCH_SCORE` our score: a "logit" needs one channel of SqueezeNet's classifier, a
-"probability" all of them, as Captum computes.
+`OPTOGRAM_BENCH_NETWORKS` names networks of torchvision, `OPTOGRAM_BENCH_THREADS` one or several
+numbers of threads (1), `OPTOGRAM_BENCH_SCORE` our score: a "logit" needs one channel of
+SqueezeNet's classifier, a "probability" all of them, as Captum computes.
 """
 
 import os
