@@ -2,7 +2,7 @@
 
 One run over all images, shard by shard, in turn with bare passes over the images of the same shard:
 the ratio is of the whole run's time, the extremes are those of its shards. OPTOGRAM_BENCH takes one
-alone: "resnet18", "googlenet none", "mnist-mlp", "memory".
+or several, with commas: "resnet18", "googlenet none,memory", "mnist-mlp".
 """
 
 import copy
@@ -20,7 +20,7 @@ from torch import nn
 from benchmarks.paired import Paired, Time, timed, timed_pair
 from optogram.core import Network
 from optogram.survey import ImageSet, from_arrays
-from optogram.survey.part import absorbed
+from optogram.survey.part import merged_parts
 from optogram.survey.run import batch_for, shard_for
 from optogram.survey.scan import Plan, Statistics, planned, scan
 from optogram.zoo.mnist_mlp import mnist_mlp
@@ -30,25 +30,30 @@ STATISTICS: tuple[Statistics, ...] = get_args(Statistics)
 
 
 def run() -> list[dict[str, object]]:
-    rows, wanted = [], os.environ.get("OPTOGRAM_BENCH", "")
+    rows, wanted = [], {*filter(None, os.environ.get("OPTOGRAM_BENCH", "").split(","))}
     torch.manual_seed(0)
     for name in ("resnet18", "googlenet"):
-        if kinds := [kind for kind in STATISTICS if wanted in ("", name, f"{name} {kind}")]:
+        if kinds := _kinds(name, wanted):
             photos = from_arrays(torch.randint(0, 256, (PHOTOS, 3, 224, 224), dtype=torch.uint8))
             options = {} if name == "resnet18" else {"init_weights": False, "aux_logits": False}
             module = getattr(torchvision.models, name)(weights=None, **options).eval()
             rows += [row(name, module, photos, nn.Conv2d, kind) for kind in kinds]
-    if kinds := [kind for kind in STATISTICS if wanted in ("", "mnist-mlp", f"mnist-mlp {kind}")]:
+    if kinds := _kinds("mnist-mlp", wanted):
         digits = from_arrays(
             torch.randint(0, 256, (DIGITS, 1, 28, 28), dtype=torch.uint8),
             torch.randint(0, 10, (DIGITS,)),
             classes=[str(digit) for digit in range(10)],
         )
         rows += [row("mnist-mlp", mnist_mlp().eval(), digits, nn.Linear, n) for n in kinds]
-    if wanted in ("", "memory"):
+    if not wanted or "memory" in wanted:
         kinds_of_run = ("survey", "bare passes")
         rows += [remembered(count, what) for what in kinds_of_run for count in (1_000, 10_000)]
     return rows
+
+
+def _kinds(name: str, wanted: set[str]) -> list[Statistics]:
+    """The statistics that are to be measured with a network: all, unless some are wanted alone."""
+    return [kind for kind in STATISTICS if not wanted or wanted & {name, f"{name} {kind}"}]
 
 
 def row(
@@ -69,7 +74,7 @@ def row(
         def survey(span: tuple[int, int] = span) -> None:
             nonlocal part
             more = scan(network, images, plan, *span, earlier=part)
-            part = more if part is None else absorbed(part, more)
+            part = more if part is None else merged_parts([part, more], spent=True)
 
         bare_span = partial(bare, *span)
         pairs.append(timed_pair(survey, bare_span, turned=number % 2 == 1))
@@ -116,7 +121,7 @@ def fastest(module: nn.Module, images: ImageSet, batch: int) -> Callable[[int, i
 
 
 CHILD = """
-import sys, resource, torch, torchvision
+import sys, torch, torchvision
 from optogram.core import Network
 from optogram.survey import ImageSet, make
 from optogram.survey.run import batch_for
@@ -133,7 +138,8 @@ else:
     with torch.no_grad():
         for _, shown, _ in images.batches(batch_for(net.shape)):
             module(shown.contiguous(memory_format=torch.channels_last))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+with open("/proc/self/status") as lines:
+    print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")))
 """
 
 

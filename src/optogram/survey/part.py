@@ -1,7 +1,7 @@
 """What was learned from a range of a data set's images, in a form in which ranges add up."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import pairwise
 from typing import Any
@@ -43,11 +43,12 @@ class Part:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def merged_parts(parts: Sequence[Part]) -> Part:
+def merged_parts(parts: Sequence[Part], *, spent: bool = False) -> Part:
     """One part of many. A range that is given twice counts once.
 
     Sums cannot tell whether an image was counted before, so ranges that overlap in part are
-    refused.
+    refused. Parts that nobody needs any more are `spent`: of each layer then only one sum is held
+    beside theirs, and they are empty afterwards.
 
     Raises RequestError for overlapping ranges, and where there is nothing to merge.
     """
@@ -62,29 +63,17 @@ def merged_parts(parts: Sequence[Part]) -> Part:
                 f"images {start} to {min(end, stop)} were surveyed twice, in the ranges "
                 f"{first}-{end} and {start}-{stop}: leave one of them out"
             )
+    if not spent:
+        ordered = [replace(part, layers=dict(part.layers)) for part in ordered]
     return reduce(_merged, ordered)
 
 
-def absorbed(one: Part, other: Part) -> Part:
-    """Both as one part, made layer by layer: of `other` nothing is left, `one` must be forgotten.
-
-    It takes hardly more memory than the two did, where `merged_parts` takes half as much again.
-    """
-    for name, layer in one.layers.items():
-        one.layers[name] = layer.merge(other.layers.pop(name))
-    return _joined(one, other, one.layers)
-
-
 def _merged(one: Part, other: Part) -> Part:
-    layers = {name: layer.merge(other.layers[name]) for name, layer in one.layers.items()}
-    return _joined(one, other, layers)
-
-
-def _joined(one: Part, other: Part, layers: dict[str, LayerPart]) -> Part:
+    """Both, a layer at a time; it takes their layers from them."""
     return Part(
         tuple(sorted(one.ranges + other.ranges)),
         one.images + other.images,
-        layers,
+        {name: one.layers.pop(name).merge(other.layers.pop(name)) for name in list(one.layers)},
         {**one.skipped, **other.skipped},
     )
 

@@ -18,7 +18,7 @@ from optogram.pictures.leases import leased
 from optogram.survey.archives import from_store, from_tar, is_remote, is_tar
 from optogram.survey.datasets import ImageSet
 from optogram.survey.dead import triage as looked_into
-from optogram.survey.part import Part, Range, absorbed
+from optogram.survey.part import Part, Range, merged_parts
 from optogram.survey.result import Survey, layer_from
 from optogram.survey.scan import Places, Plan, Statistics, chosen, planned, scan
 from optogram.survey.sources import from_arrays, from_folder, from_npz, from_torch
@@ -100,7 +100,7 @@ def survey(
         if part is None:  # others were quicker, and the survey is there
             assert store is not None
             return opened(store.folder, images)
-        whole = job.seen = part if whole is None else absorbed(whole, part)
+        whole = job.seen = part if whole is None else merged_parts([whole, part], spent=True)
     if whole is None or whole.images == 0:
         raise RequestError(
             f"{images.name} has no image that can be read; give a data set with some"
