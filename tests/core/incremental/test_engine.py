@@ -421,6 +421,7 @@ def test_batches_smaller_than_the_parts_together_are_no_trouble(module, monkeypa
     from optogram.core.incremental import engine
 
     monkeypatch.setattr(engine, "_SUFFIX", 1)
+    monkeypatch.setattr(engine, "_FEWEST", 4)
     image = drawn((1, 21, 19), "narrow")
     occluders = Occluders(grid(21, 19, 4, 2).flatten(0, 1), torch.zeros(1, 21, 19))
     net = network(module, (1, 21, 19))

@@ -354,7 +354,10 @@ class Engine:
         """How many occluders go through what follows the parts in one batch."""
         calls = [self.steps.graph.calls[n] for n in (*self.steps.after, *self.steps.frontier)]
         numbers = sum(int(np.prod(call.shape[1:])) for call in calls if call is not None)
-        most = min(_SUFFIX, self.memory / self._bytes / 2) // max(numbers, 1)
+        # Whatever suits the caches: the weights of a transformer are brought in for every batch.
+        most = min(max(_SUFFIX, _FEWEST * numbers), self.memory / self._bytes / 2) // max(
+            numbers, 1
+        )
         return int(max(4, min(256, most)))
 
     @property
@@ -536,5 +539,5 @@ def _integral(clean: Float[Tensor, "row column channel"]) -> Tensor:
 
 
 _MOST = 256
-_SUFFIX = 16e6
+_SUFFIX, _FEWEST = 16e6, 16
 _DENSE, _FEW = 1024, 32
