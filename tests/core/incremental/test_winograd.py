@@ -152,6 +152,9 @@ def test_no_more_memory_rests_than_the_bounds_say(monkeypatch):
     monkeypatch.setattr(winograd, "RESTING", 1000)
     scratch.rest()
     assert sum(one.nbytes for one in scratch._spare) <= 1000
+    scratch(0, like, 300)  # more than may rest, whatever `memory` allowed during the call
+    scratch.rest()
+    assert not scratch._kept
 
 
 def test_two_occlusions_of_one_network_in_turn_do_not_mix():

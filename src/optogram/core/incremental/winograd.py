@@ -81,6 +81,8 @@ class Scratch:
     def rest(self) -> None:
         """Take back what was lent, and keep at most `RESTING` bytes of all for the next call."""
         self._spare, self._lent = [*self._spare, *self._lent], []
+        if _bytes(self._kept.values()) > RESTING:
+            self._kept = {}
         self._spare = _within(self._spare, RESTING - _bytes(self._kept.values()))
 
 
