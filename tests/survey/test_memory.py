@@ -10,6 +10,7 @@ import torch
 import optogram as og
 from optogram.atlas import painting
 from optogram.core import visit as visiting
+from optogram.core.memory import trim
 from optogram.survey import ImageSet, make, scan
 from optogram.survey.ahead import ahead
 from tests.survey.small import LAYERS, images, network
@@ -23,7 +24,7 @@ def short(monkeypatch):
     seen = []
     visit = visiting.visit
 
-    def tight(network, shown, layers, hear):
+    def tight(network, shown, layers, hear, onward=None):
         heard = []
 
         def hear_some(name, answer):
@@ -33,7 +34,7 @@ def short(monkeypatch):
             hear(name, answer)
 
         seen.append(len(shown))
-        visit(network, shown, layers, hear_some)
+        visit(network, shown, layers, hear_some, onward)
 
     monkeypatch.setattr(scan, "visit", tight)
     return seen
@@ -148,3 +149,32 @@ def test_what_a_survey_keeps_does_not_grow_with_the_data(stored, tmp_path, monke
     assert len(alive) == 64
     later = alive[16:]  # two shards make the sum and the part in the making
     assert max(later[24:]) <= max(later[:24])
+
+
+def test_the_heap_is_put_in_order_now_and_then(monkeypatch):
+    seen, trimmed = [0], []
+    listen = scan._listen
+
+    def counted(network, data, plan, ears, numbers, *args, **kwargs):
+        seen[0] += len(numbers)
+        listen(network, data, plan, ears, numbers, *args, **kwargs)
+
+    monkeypatch.setattr(scan, "_listen", counted)
+    monkeypatch.setattr(scan, "trim", lambda: trimmed.append(seen[0]))
+    monkeypatch.setattr(scan, "TRIMMED", 20)
+    make(network(), images(50), LAYERS, batch=8, triage=False)
+    assert trimmed == [24, 40]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and it is glibc that can trim")
+def test_trimming_gives_back_what_lies_free_between_what_is_used():
+    def resident():
+        with open("/proc/self/statm") as numbers:
+            return int(numbers.read().split()[1]) * 4096
+
+    # Below the size from which glibc takes memory of its own for each, and every other one is kept.
+    held = [torch.ones(25_000) for _ in range(2_000)]
+    before = resident()
+    del held[::2]
+    trim()
+    assert before - resident() > 50_000_000

@@ -70,3 +70,23 @@ def test_the_first_of_equal_places_is_found(last):
     rows, units = torch.tensor([1, 0, 1]), torch.tensor([2, 1, 0])
     assert said.find(rows, units).tolist() == [8, 0, 0]
     assert torch.equal(said.look(rows, units), answer.flatten(2)[rows, units])
+
+
+@pytest.mark.parametrize("with_moments", [True, False])
+@pytest.mark.parametrize("shape", [(3, 5, 20, 17), (3, 5, 6, 4)])
+def test_a_reader_says_how_far_he_reads_before_he_does(shape, with_moments, monkeypatch):
+    monkeypatch.setattr(reduce, "CHUNK", 300)
+    answer = torch.full(shape, torch.nan).contiguous(memory_format=torch.channels_last)
+    real = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    lines, filled = answer.permute(0, 2, 3, 1).flatten(0, 2), [0]
+
+    def reach(place):  # what is not announced is still no number
+        lines[filled[0] : place] = real.permute(0, 2, 3, 1).flatten(0, 2)[filled[0] : place]
+        filled.append(place)
+        filled.pop(0)
+
+    said = heard(answer, 1, with_moments=with_moments, reach=reach)
+    assert filled == [len(lines)]
+    assert torch.equal(said.strongest, real.flatten(2).amax(2))
+    if with_moments:
+        assert torch.equal(said.moments.minimum, real.transpose(0, 1).flatten(1).amin(1))

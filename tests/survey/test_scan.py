@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import optogram as og
-from optogram.core import Network
+from optogram.core import Network, onward
 from optogram.pictures import RequestError
-from optogram.survey import from_arrays, from_folder, make
+from optogram.survey import from_arrays, from_folder, make, reduce, scan
 from tests.survey.small import LAYERS, images, network
 
 
@@ -93,6 +94,52 @@ def test_maps_of_large_images_with_channels_last_are_read_right():
         expected = ranked(maps, unit, 2, "strongest")
         where = [[i, *divmod(p, net.layer("0").places[1])] for _, i, p in expected]
         assert survey[f"0:{unit}"].places.tolist() == where
+
+
+class Normed(nn.Module):
+    """Batch norms behind convolutions, a ReLU in place, one that copies and a response norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, 20, 3, padding=1), nn.BatchNorm2d(20)
+        self.conv2, self.norm2 = nn.Conv2d(20, 9, 3, stride=2), nn.BatchNorm2d(9)
+        self.across, self.conv3 = nn.LocalResponseNorm(3, 0.1), nn.Conv2d(9, 5, 3)
+        for norm in (self.norm1, self.norm2):
+            nn.init.normal_(norm.running_mean, std=0.1)
+            nn.init.uniform_(norm.running_var, 0.1, 0.5)
+
+    def forward(self, x):
+        x = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        x = self.across(F.relu(self.norm2(self.conv2(x))))
+        return self.conv3(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("places", ["strongest", "all"])
+@pytest.mark.parametrize("statistics", ["none", "moments"])
+@pytest.mark.parametrize("asked", [["conv1", "conv2", "conv3"], ["conv3"]])
+def test_batch_norms_that_are_done_as_their_input_is_read_change_nothing(
+    places, statistics, asked, monkeypatch
+):
+    """All answers are treated as too large for the cache, on the copy made ready and without it."""
+    torch.manual_seed(0)
+    net, data = Network(Normed(), (3, 97, 98)), from_arrays(torch.rand(6, 3, 97, 98))
+    monkeypatch.setattr(scan, "LARGE", 1)
+    monkeypatch.setattr(onward, "LARGE", 1)
+    monkeypatch.setattr(scan, "MANY", 1)
+    monkeypatch.setattr(reduce, "CHUNK", 3_000)  # one row of conv1, several of the others
+    options = {"k": 3, "places": places, "statistics": statistics, "batch": 4, "triage": False}
+    survey = make(net, data, asked, **options)
+    for name in asked:
+        maps, width = everything(net, data, name), net.layer(name).places[1]
+        for unit in range(maps.shape[1]):
+            held, expected = survey[f"{name}:{unit}"], ranked(maps, unit, 3, places)
+            assert held.places.tolist() == [[i, *divmod(p, width)] for _, i, p in expected]
+            values = torch.tensor([-value for value, _, _ in expected])
+            torch.testing.assert_close(held.values, values, rtol=1e-5, atol=1e-5)
+            if statistics == "moments":
+                flat = maps[:, unit].double()
+                assert held.mean == pytest.approx(float(flat.mean()), rel=1e-4, abs=1e-5)
+                assert held.variance == pytest.approx(float(flat.var(correction=0)), rel=1e-4)
 
 
 def test_layers_of_tokens_are_surveyed():

@@ -1,5 +1,6 @@
 """How much fits into a device's memory: guessed before, and halved where it turns out less."""
 
+import ctypes
 import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +72,16 @@ class Room:
                 yield made
                 continue
             release()  # when nothing holds what the failed pass had made any more
+
+
+def trim() -> None:
+    """Give the system back what the allocator keeps of freed memory, where it can be asked to.
+
+    Tensors of many sizes that come and go leave the C library's heap in pieces, and it grows and
+    grows around them. It is glibc that has such a call; elsewhere nothing happens.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def release() -> None:

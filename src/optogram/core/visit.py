@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from optogram.core.listen import called, evaluating, first_tensor, hooks, split_call
 from optogram.core.network import Network
+from optogram.core.onward import Onward
 from optogram.core.rules import ActivationMode, before
 from optogram.core.unit import OUTPUT
 from optogram.pictures.errors import RequestError
@@ -27,6 +29,7 @@ def visit(
     images: Float[Tensor, "batch channel height width"],
     layers: Sequence[str],
     hear: Hear,
+    onward: Onward | None = None,
 ) -> None:
     """Show a batch once and call `hear(layer, pre_activation)` as each named layer answers.
 
@@ -34,17 +37,23 @@ def visit(
     memory holds one layer at a time and a later in-place operation cannot overwrite what was heard.
     `hear` must not keep the tensor without copying it. No gradient flows.
 
+    With `onward` a large answer may be heard a little later, before anything but a batch norm has
+    read it, and layers in another order; `hear` should call `onward.reach` as it reads.
+
     Raises RequestError for an unknown layer, and for one that the pass never reaches.
     """
     wanted = {network.layer(name).name for name in layers}
     heard: set[str] = set()
-    mode: Any = nullcontext()
+    mode: Any = onward or nullcontext()
     if any(network.layer(name).rectified for name in wanted):
-        mode = ActivationMode()
+        mode, onward = ActivationMode(), None
     root = getattr(network.module, "_orig_mod", network.module)
 
     def tell(name: str, answer: Tensor) -> None:
         heard.add(name)
+        if onward is not None:
+            onward.hear(answer, partial(hear, name))
+            return
         with torch._C.DisableTorchFunction():  # what is done with it is none of the mode's business
             hear(name, before(answer))
 
@@ -56,6 +65,8 @@ def visit(
             answer = root(shown)
         if OUTPUT in wanted:
             tell(OUTPUT, first_tensor(answer, OUTPUT))
+        if onward is not None:
+            onward.finish()
     if missing := wanted - heard:
         raise RequestError(
             f"the pass never reached {', '.join(sorted(missing))}: was it traced or skipped?"

@@ -1,6 +1,6 @@
 """What a batch says about each unit of a layer, read once while the answer is in the cache."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
@@ -19,6 +19,9 @@ SMALL = 256
 
 LANES = 32
 """Over rows of a multiple of so many numbers torch takes a minimum up to 30 times faster."""
+
+
+Reach = Callable[[int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +78,13 @@ class Heard:
         return self.maps[images, :, :, units].float().flatten(1).cpu()
 
 
-def heard(answer: Tensor, axis: int, *, with_moments: bool = True) -> Heard:
-    """Take in a layer's answer, whose units are on `axis` (the batch is axis 0)."""
+def heard(
+    answer: Tensor, axis: int, *, with_moments: bool = True, reach: Reach | None = None
+) -> Heard:
+    """Take in a layer's answer, whose units are on `axis` (the batch is axis 0).
+
+    `reach` is told up to which place, counted over all images, is read next.
+    """
     given = answer[..., None] if axis == 0 else answer.movedim(axis, -1)
     if given.dim() == 2:
         maps = given[:, None, None]
@@ -84,14 +92,11 @@ def heard(answer: Tensor, axis: int, *, with_moments: bool = True) -> Heard:
         maps = given
     else:
         maps = given.flatten(1, -2)[:, None]
-    on_cpu = maps.device.type == "cpu"
     if not with_moments:
-        return Heard(maps, _largest(maps, _fold(maps) if on_cpu and maps.is_contiguous() else 1))
-    if not on_cpu:
-        peaks, tally = _all_at_once(maps)
-    else:
-        peaks, tally = _chunk_by_chunk(maps)
-    return Heard(maps, peaks, tally)
+        return Heard(maps, _largest(maps, reach))
+    if maps.device.type != "cpu":
+        return Heard(maps, *_all_at_once(maps))
+    return Heard(maps, *_chunk_by_chunk(maps, reach))
 
 
 def moments_of(strongest: Float[Tensor, "image unit"], tallies: Sequence[Tallies]) -> Moments:
@@ -111,7 +116,7 @@ def moments_of(strongest: Float[Tensor, "image unit"], tallies: Sequence[Tallies
 
 
 def _chunk_by_chunk(
-    maps: Float[Tensor, "batch row column unit"],
+    maps: Float[Tensor, "batch row column unit"], reach: Reach | None
 ) -> tuple[Float[Tensor, "batch row unit"], Tallies]:
     """The largest of each row, and tallies. Each is one pass over what lies in the cache.
 
@@ -126,11 +131,10 @@ def _chunk_by_chunk(
     first = 0
     for chunk in _chunks(maps, dtype):
         last = first + len(chunk)
+        if reach is not None:
+            reach(last * columns)
         wide = chunk.view(len(chunk), columns // fold, fold * units)
-        if fold > 1:
-            torch.amax(wide.amax(1).view(-1, fold, units), 1, out=peaks[first:last])
-        else:
-            torch.amax(wide, 1, out=peaks[first:last])
+        _row_peaks(wide, units, peaks[first:last])
         flat = wide.flatten(0, 1)
         # A sum of zeros and ones is exact in float32 up to 16 million places, and much faster.
         room = room if len(room) >= len(flat) else torch.empty_like(flat)
@@ -171,16 +175,39 @@ def _chunks(
 
 
 def _largest(
-    maps: Float[Tensor, "batch row column unit"], fold: int
+    maps: Float[Tensor, "batch row column unit"], reach: Reach | None
 ) -> Float[Tensor, "batch row unit"]:
     """The largest of each row, in memory of its own."""
     batch, rows, columns, units = maps.shape
     if columns == 1:
         return maps[:, :, 0].clone()
-    if fold == 1:
+    if maps.device.type != "cpu" or not maps.is_contiguous():
         return maps.amax(2)
-    wide = maps.view(batch, rows, columns // fold, fold * units)
-    return wide.amax(2).view(batch, rows, fold, units).amax(2)
+    peaks = maps.new_empty(batch * rows, units)
+    fold = _fold(maps)
+    whole = maps.view(batch * rows, columns // fold, fold * units)
+    first = 0
+    for chunk in whole.split(
+        len(whole) if reach is None else max(1, 2 * CHUNK // (columns * units))
+    ):
+        last = first + len(chunk)
+        if reach is not None:
+            reach(last * columns)
+        _row_peaks(chunk, units, peaks[first:last])
+        first = last
+    return peaks.view(batch, rows, units)
+
+
+def _row_peaks(
+    lines: Float[Tensor, "line column_group folded_unit"],
+    units: int,
+    into: Float[Tensor, "line unit"],
+) -> None:
+    """The largest of each row, whose neighbours lie side by side, see `_fold`."""
+    if lines.shape[2] == units:
+        torch.amax(lines, 1, out=into)
+    else:
+        torch.amax(lines.amax(1).view(len(lines), -1, units), 1, out=into)
 
 
 def _fold(maps: Float[Tensor, "batch row column unit"]) -> int:

@@ -2,7 +2,7 @@
 
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from optogram.core import progress
 from optogram.core.layout import laid_out
-from optogram.core.memory import Room, at_once
+from optogram.core.memory import Room, at_once, trim
 from optogram.core.network import Layer, Network
+from optogram.core.onward import LARGE, Onward
+from optogram.core.prepared import prepared
 from optogram.core.unit import OUTPUT
 from optogram.core.visit import visit
 from optogram.pictures.errors import RequestError
@@ -40,6 +42,12 @@ BUFFER = 1 << 23
 
 TALLIES = 128
 """So many images' sums of chunks are kept before they enter the moments."""
+
+TRIMMED = 1024
+"""After so many images the heap is put in order, so that it does not grow with their number."""
+
+MANY = 64
+"""Fewer images are not worth making a network ready for."""
 
 WIDEST = 2048
 """Layers with more units than this get no matrix of co-activation."""
@@ -129,7 +137,9 @@ def scan(
     seen = 0
     waiting: list[tuple[Tensor, Tensor]] = []
     newest = max(int(ear.top.images.max()) for ear in ears.values())
-    room = Room()
+    room, onward = Room(), _onward(network, plan, layers.values())
+    # Only how weights lie in memory, norms across channels, and batch norms nobody asks about.
+    ready = network if len(images) < MANY else prepared(network, plan.layers, "float32").network
     batches = images.batches(at_once(network, plan.batch), start=start, stop=stop)
     if network.device.type != "cpu":  # there the processor has nothing else to do meanwhile
         batches = ahead(batches)
@@ -139,16 +149,18 @@ def scan(
             nonlocal newest
             part = slice(some[0], some[-1] + 1)
             later = int(numbers[part].min()) > newest
-            _listen(network, images, plan, ears, numbers[part], shown[part], later=later)
+            _listen(ready, images, plan, ears, numbers[part], shown[part], onward, later=later)
             newest = max(newest, int(numbers[part].max()))
 
         for _ in room.each(range(len(numbers)), listen):
             pass
         waiting.append((numbers, labels))
         seen += len(numbers)
-        if seen // TALLIES > (seen - len(numbers)) // TALLIES:
+        if _passed(TALLIES, seen, len(numbers)):
             for ear in ears.values():
                 ear.add_moments()
+        if _passed(TRIMMED, seen, len(numbers)):
+            trim()
         if sum(len(numbers) for numbers, _ in waiting) >= rows:
             _add_up(ears, plan, waiting)
             waiting = []
@@ -160,6 +172,18 @@ def scan(
         for name, ear in ears.items()
     }
     return Part(((start, stop),), seen, parts, skipped)
+
+
+def _onward(network: Network, plan: Plan, layers: Iterable[Layer]) -> Onward | None:
+    """What goes on with the network while an answer is in the cache, where one is so large."""
+    largest = max((math.prod(x.shape) for x in layers if len(x.places) == 2), default=0)
+    worth = network.device.type == "cpu" and plan.batch * largest >= LARGE
+    return Onward() if worth else None
+
+
+def _passed(step: int, seen: int, last: int) -> bool:
+    """Whether a whole number of steps was reached with the last of all that were seen."""
+    return seen // step > (seen - last) // step
 
 
 @dataclass(eq=False)
@@ -214,6 +238,7 @@ def _listen(
     ears: dict[str, _Ear],
     numbers: Int64[Tensor, " batch"],
     shown: Float[Tensor, "batch channel height width"],
+    onward: Onward | None,
     *,
     later: bool,
 ) -> None:
@@ -229,7 +254,8 @@ def _listen(
 
     def hear(name: str, answer: Tensor) -> None:
         ear = ears[name]
-        said = heard(answer, ear.layer.axis, with_moments=ear.moments is not None)
+        reach = onward.reach if onward is not None and onward.waits else None
+        said = heard(answer, ear.layer.axis, with_moments=ear.moments is not None, reach=reach)
         strongest[name] = said.strongest
         if plan.places == "all":
             tops[name] = challenge_everywhere(ear.top, said.strongest, numbers, said.look)
@@ -238,7 +264,7 @@ def _listen(
         if said.tallies is not None:
             tallies[name] = said.tallies
 
-    visit(network, laid_out(shown), plan.layers, hear)
+    visit(network, laid_out(shown), plan.layers, hear, onward)
     _check(strongest, images, numbers)
     if new:
         _enter(ears, new)

@@ -8,6 +8,7 @@ idempotent: the k strongest of a set are the same however the set was cut up.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -113,18 +114,13 @@ def entries(
         entering = strongest.numpy() > lists.values[:, -1].numpy()
     else:
         entering = _entering(lists, strongest, images).numpy()
-    where = entering.ravel().nonzero()[0]
-    if len(where) > 2 * lists.values.numel():  # no more than k of a batch can stay
+    if np.count_nonzero(entering) > 2 * lists.values.numel():  # no more than k of a batch can stay
         least = strongest.topk(min(lists.k, len(strongest)), 0).values[-1]
-        where = (entering & (strongest >= least).numpy()).ravel().nonzero()[0]
-    found = torch.from_numpy(where)
-    if not len(found):
-        return Entries(found, strongest.new_empty(0), found, found)
-    rows, units = found // strongest.shape[1], found % strongest.shape[1]
-    units, order = units.sort(stable=True)
-    rows = rows[order]
-    values = strongest[rows, units] + 0.0
-    return Entries(units, values, images[rows], find(rows, units))
+        entering &= (strongest >= least).numpy()
+    unit, row = entering.T.nonzero()
+    values = torch.from_numpy(strongest.numpy()[row, unit] + np.float32(0.0))
+    units, rows = torch.from_numpy(unit), torch.from_numpy(row)
+    return Entries(units, values, images[rows], find(rows, units) if len(rows) else rows)
 
 
 def entered(lists: TopK, new: Entries) -> TopK:
