@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import optogram as og
-from optogram.core import Network, onward
+from optogram.core import Network, onward, prepared
 from optogram.pictures import RequestError
 from optogram.survey import from_arrays, from_folder, make, reduce, scan
 from tests.survey.small import LAYERS, images, network
@@ -125,7 +125,7 @@ def test_batch_norms_that_are_done_as_their_input_is_read_change_nothing(
     net, data = Network(Normed(), (3, 97, 98)), from_arrays(torch.rand(6, 3, 97, 98))
     monkeypatch.setattr(scan, "LARGE", 1)
     monkeypatch.setattr(onward, "LARGE", 1)
-    monkeypatch.setattr(scan, "MANY", 1)
+    monkeypatch.setattr(prepared, "MANY", 1)
     monkeypatch.setattr(reduce, "CHUNK", 3_000)  # one row of conv1, several of the others
     options = {"k": 3, "places": places, "statistics": statistics, "batch": 4, "triage": False}
     survey = make(net, data, asked, **options)

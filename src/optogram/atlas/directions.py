@@ -12,7 +12,9 @@ from torch import Tensor
 
 from optogram.atlas.layout import LayerInfo, short
 from optogram.core import progress
+from optogram.core.layout import laid_out
 from optogram.core.network import Layer, Network
+from optogram.core.prepared import for_many
 from optogram.core.unit import OUTPUT
 from optogram.core.visit import visit
 from optogram.pictures.errors import RequestError
@@ -84,8 +86,9 @@ def surveyed(
     """What a data set does to directions: their values are dot products with pre-activations."""
     layer = network.layer(info.base)
     ear = _Ear(layer, matrix, k, len(images.classes))
+    ready = for_many(network, (layer.name,), len(images))
     for numbers, shown, labels in images.batches(BATCH):
-        ear.listen(network, shown, numbers, labels)
+        ear.listen(ready, laid_out(shown), numbers, labels)
         progress.tell("survey of directions", int(numbers[-1]) + 1, len(images))
     made = _pseudo(layer, info)
     layers = {info.name: LayerPart(ear.top, ear.moments, ear.answers)}
@@ -117,7 +120,7 @@ class _Ear:
 
         def hear(_: str, answer: Tensor) -> None:
             maps = answer.movedim(self.layer.axis, -1) @ self.matrix.T.to(answer)
-            taken = heard(maps.movedim(-1, 1).contiguous(), 1)
+            taken = heard(maps, maps.dim() - 1)
             self.top = challenge(self.top, taken.strongest, numbers, taken.find)
             if taken.moments is not None:
                 self.moments = self.moments.merge(taken.moments)

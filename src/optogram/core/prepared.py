@@ -25,6 +25,7 @@ from optogram.pictures.errors import RequestError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 SAME = 1e-4  # how far a folded network may be from the original, of the largest answer
+MANY = 64  # images from which making a network ready is worth it
 ALIKE = 0.1  # how far one in bfloat16 may be, by the length of the difference
 Images = Float[Tensor, "batch channel height width"]
 
@@ -62,6 +63,15 @@ def prepared(network: Network, layers: tuple[str, ...], precision: Precision) ->
     made = known[1][key]
     # None rather than the network, which nothing that is remembered about it may keep alive.
     return made or Prepared(network, _large(network) and network.device.type == "cpu")
+
+
+def for_many(network: Network, layers: tuple[str, ...], images: int) -> Network:
+    """The network to show so many images: made ready in its own precision, where they are many.
+
+    A few are not worth the passes that making ready takes. The numbers are those of the network
+    within float32's rounding or, where `prepared` folds what none of the layers asks about, 1e-4.
+    """
+    return network if images < MANY else prepared(network, layers, "float32").network
 
 
 def resolved(

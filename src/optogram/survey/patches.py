@@ -10,7 +10,9 @@ from torch import Tensor
 
 from optogram.core import progress
 from optogram.core.field import Box
+from optogram.core.layout import laid_out
 from optogram.core.network import Layer, Network
+from optogram.core.prepared import for_many
 from optogram.core.unit import Direction, Target
 from optogram.core.visit import visit
 from optogram.pictures.errors import RequestError
@@ -53,7 +55,7 @@ def strongest(
     for number, target in enumerate(wanted):
         groups.setdefault((target.layer, isinstance(target.place, tuple)), []).append(number)
     lists = {group: TopK.empty(len(members), k) for group, members in groups.items()}
-    seen = 0
+    ready, seen = for_many(network, tuple(layers), len(images)), 0
     for numbers, shown, _ in images.batches(batch):
 
         def hear(name: str, answer: Tensor, numbers: Tensor = numbers) -> None:
@@ -70,7 +72,7 @@ def strongest(
                         args = lists[group], said.strongest, numbers, said.find
                         lists[group] = challenge(*args)
 
-        visit(network, shown, tuple(layers), hear)
+        visit(ready, laid_out(shown), tuple(layers), hear)
         seen += len(numbers)
         progress.tell("top patches", seen, len(images))
     return _in_order(network, wanted, groups, lists)

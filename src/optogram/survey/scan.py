@@ -15,7 +15,7 @@ from optogram.core.layout import laid_out
 from optogram.core.memory import Room, at_once, trim
 from optogram.core.network import Layer, Network
 from optogram.core.onward import LARGE, Onward
-from optogram.core.prepared import prepared
+from optogram.core.prepared import for_many
 from optogram.core.unit import OUTPUT
 from optogram.core.visit import visit
 from optogram.pictures.errors import RequestError
@@ -45,9 +45,6 @@ TALLIES = 128
 
 TRIMMED = 1024
 """After so many images the heap is put in order, so that it does not grow with their number."""
-
-MANY = 64
-"""Fewer images are not worth making a network ready for."""
 
 WIDEST = 2048
 """Layers with more units than this get no matrix of co-activation."""
@@ -138,8 +135,7 @@ def scan(
     waiting: list[tuple[Tensor, Tensor]] = []
     newest = max(int(ear.top.images.max()) for ear in ears.values())
     room, onward = Room(), _onward(network, plan, layers.values())
-    # Only how weights lie in memory, norms across channels, and batch norms nobody asks about.
-    ready = network if len(images) < MANY else prepared(network, plan.layers, "float32").network
+    ready = for_many(network, plan.layers, len(images))
     batches = images.batches(at_once(network, plan.batch), start=start, stop=stop)
     if network.device.type != "cpu":  # there the processor has nothing else to do meanwhile
         batches = ahead(batches)
