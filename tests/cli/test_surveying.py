@@ -58,6 +58,19 @@ def test_top_patches_is_a_command_too(grey, folder, printed):
     assert json.dumps(said)
 
 
+def test_a_layers_name_is_figure_2_some_of_its_units_patches_beside_projections(
+    grey, folder, printed
+):
+    ask = ("top-patches", grey, folder, "0", "--k", 2, "--project", "deconvnet", "--sample", 2)
+    units = lambda said: [made["unit"] for made in said["results"]]  # noqa: E731
+    # Of the units 0 to 3 two, evenly spread; behind two patches stand their two projections.
+    assert units(printed(*ask, "-o", "figure.png")) == ["0:0"] * 4 + ["0:2"] * 4
+    beside = printed("top-patches", grey, folder, "0:1", "0", "--k", 1, "--sample", 4)
+    assert units(beside) == ["0:1", "0:0", "0:1", "0:2", "0:3"]
+    every = printed("top-patches", grey, folder, "0:*", "--k", 1, "--sample", 2)
+    assert units(every) == ["0:0", "0:1", "0:2", "0:3"]  # all were asked for by pattern
+
+
 def test_a_survey_is_made_again_and_said_to_be_the_same(grey, folder, printed, refused, tmp_path):
     printed("survey", grey, folder, "-o", "out", "--layers", "?", "--k", 2)
     assert "identical" in printed("replay", "out")

@@ -42,6 +42,15 @@ def units(patterns: tuple[str, ...], network: Network) -> str | list[str]:
     return found[0] if len(found) == 1 else found
 
 
+def units_or_layers(patterns: tuple[str, ...], network: Network) -> str | list[str]:
+    """The same, where the name of a layer is left to the technique, which takes some of it."""
+    names = {layer.name for layer in network.layers}
+    found: list[str] = []
+    for pattern in patterns:
+        found += [pattern] if pattern in names else [str(u) for u in network.units(pattern)]
+    return found[0] if len(found) == 1 else found
+
+
 def unit(pattern: str, network: Network) -> str:
     """The one address that a pattern names."""
     found = network.units(pattern)

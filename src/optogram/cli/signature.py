@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -57,6 +57,9 @@ def command_of(name: str) -> click.Command | None:
         return None
     about, _ = described(inspect.getdoc(technique.function) or "")
     slots = [_slot(each) for each in fields(technique.function)]
+    if "sample" in technique.options:  # it says itself which units stand for a layer
+        read = {"unit": reading.units_or_layers}
+        slots = [replace(each, read=read.get(each.name, each.read)) for each in slots]
     explains = {"image", "unit"} <= {slot.name for slot in slots}
     for slot in slots if explains else []:
         # Of an image the network's own answer may be meant.

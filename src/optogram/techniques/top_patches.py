@@ -10,6 +10,7 @@ from torch import Tensor
 from optogram.core import objective as ask
 from optogram.core import progress, rules
 from optogram.core.gradient import value_and_gradient
+from optogram.core.layout import laid_out
 from optogram.core.network import Network
 from optogram.core.technique import technique
 from optogram.core.unit import Target, Targetlike, Unit, units
@@ -133,7 +134,7 @@ def projected(
     for first in range(0, len(answers), batch):
         some = answers[first : first + batch]
         question = ask.activation([answer.target for answer in some])
-        shown = images[first : first + batch]
+        shown = laid_out(images[first : first + batch])
         slopes.append(value_and_gradient(network, shown, question, rule=rule)[1])
     return torch.cat(slopes)
 
