@@ -142,6 +142,25 @@ def test_a_change_of_weights_is_noticed(counted):
     assert prepared(network, ("layer1.0",), "float32") is ready
 
 
+def doubled(part, given, answer):
+    return 2 * answer
+
+
+def test_hooks_and_parts_that_come_later_are_noticed_and_so_in_surveys(monkeypatch):
+    monkeypatch.setattr(made_ready, "MANY", 1)
+    network, data = a_resnet(), torch.rand(2, 3, 64, 64)
+    said = lambda: og.survey(network, data, ["layer1.1.conv2"], k=1, triage=False)  # noqa: E731
+    first = said()["layer1.1.conv2:0"].values
+    assert prepared(network, ("layer1.1.conv2",), "float32").network is not network
+    hook = network.module.layer1[1].conv2.register_forward_hook(doubled)
+    torch.testing.assert_close(said()["layer1.1.conv2:0"].values, 2 * first)
+    hook.remove()
+    torch.testing.assert_close(said()["layer1.1.conv2:0"].values, first)
+    network.module.layer1[0].relu = nn.Tanh()
+    other = said()["layer1.1.conv2:0"].values
+    assert float((other - first).abs()) > 1e-3
+
+
 def test_a_network_that_cannot_be_copied_is_used_as_it_is():
     module = lived_in(named(conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4), relu=nn.ReLU()))
     module.odd = (one for one in "a generator cannot be copied")

@@ -344,11 +344,24 @@ def _widened(answer: Tensor, network: Network) -> Tensor:
 
 
 def _state(network: Network) -> tuple[Any, ...]:
-    """What tells a change of weights, also one that autograd does not count."""
+    """What tells a change: of weights, also one that autograd does not count, of parts, of hooks.
+
+    A hook may change what a layer answers, and one part may stand in the place of another.
+    """
     tensors = [*network._root.parameters(), *network._root.buffers()]
     real = [_sample(t.detach()) for t in tensors if t.is_floating_point()]
     sums = torch.stack([t.double().sum().cpu() for t in real]).tolist() if real else []
-    return tuple((id(t), t._version) for t in tensors), tuple(sums)
+    parts = [
+        (
+            name,
+            id(part),
+            id(vars(part).get("forward")),
+            *part._forward_pre_hooks,
+            *part._forward_hooks,
+        )
+        for name, part in network._root.named_modules()
+    ]
+    return tuple((id(t), t._version) for t in tensors), tuple(sums), tuple(parts)
 
 
 def _sample(tensor: Tensor) -> Tensor:
