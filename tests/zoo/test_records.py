@@ -72,8 +72,12 @@ def test_a_layer_is_heard_before_the_relu_that_would_overwrite_it():
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_of_several_strongest_images_the_first_is_named(batch):
-    images = noise(5, 2, 5, 6)[[0, 1, 0, 1, 0]]
-    twice = records(small(), ["3"], from_arrays(images), batch=batch)["3.image"]
+    # Of eighths every sum is exact: a batch of one image may be added up in another order.
+    module, images = small(), noise(5, 2, 5, 6)[[0, 1, 0, 1, 0]].mul(8).round() / 8
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.mul_(8).round_().div_(8)
+    twice = records(module, ["3"], from_arrays(images), batch=batch)["3.image"]
     assert set(twice.tolist()) <= {0, 1}
 
 
