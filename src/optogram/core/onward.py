@@ -2,7 +2,7 @@
 
 A large answer that is heard is read from memory; the batch norm behind it reads it once more and
 writes, the ReLU behind that reads and writes again. Piece by piece, all of it costs one journey to
-memory and back, which is less than an ordinary pass takes that nobody hears.
+memory and back.
 """
 
 import weakref
@@ -176,7 +176,7 @@ def _applied(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], piece: Te
 class _Buffers:
     """Memory that is taken again when no tensor lies in it any more.
 
-    Memory fresh from the system costs three times what a batch norm does with it. NumPy's arrays
+    Memory fresh from the system costs more than what a batch norm does with it. NumPy's arrays
     tell when the tensor that was made of them, and every view of it, is gone.
     """
 
